@@ -1,0 +1,325 @@
+//! Every signal the agent knows, in one table.
+//!
+//! A signal is a named series with a kind, a unit of measure and an owner. The
+//! same name may have two owners: `cpu.run_queue.latency` of the host is the sum
+//! over its units. [`Frame`](crate::frame::Frame) is laid out by this table,
+//! `docs/generated/signals.md` is printed from it, and it is sent to the
+//! collector at the start of each stream.
+
+use serde::Serialize;
+
+/// How a signal behaves over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Only grows (until its source restarts); summaries hold its rate per second.
+    Counter,
+    /// Goes up and down; summaries hold it as read.
+    Gauge,
+    /// A distribution in the buckets of [`holdfast_proto::histogram`].
+    Histogram,
+}
+
+/// What a signal belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// The host as a whole.
+    Host,
+    /// A systemd unit, seen as its cgroup.
+    Unit,
+    /// A block device.
+    Device,
+    /// A network interface.
+    Interface,
+}
+
+impl Owner {
+    /// All owners, in the order of the frame's tables.
+    pub const ALL: [Self; 4] = [Self::Host, Self::Unit, Self::Device, Self::Interface];
+}
+
+/// Unit of measure of a signal's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// Bytes.
+    Bytes,
+    /// A number of things.
+    Count,
+    /// A share; 1 is the whole.
+    Ratio,
+}
+
+impl Measure {
+    /// Its short name on the wire and on the screen.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ns",
+            Self::Bytes => "bytes",
+            Self::Count => "count",
+            Self::Ratio => "ratio",
+        }
+    }
+}
+
+/// Position of a signal in [`SIGNALS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SignalId(u16);
+
+impl SignalId {
+    /// Position in [`SIGNALS`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Its row of the catalogue.
+    #[must_use]
+    pub const fn signal(self) -> &'static Signal {
+        &SIGNALS[self.0 as usize]
+    }
+
+    /// Its column in the frame: among the scalars, or among the histograms, of its owner.
+    #[must_use]
+    pub const fn column(self) -> usize {
+        COLUMNS[self.0 as usize] as usize
+    }
+
+    /// Every signal, in catalogue order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..SIGNALS.len() as u16).map(Self)
+    }
+}
+
+/// One row of the catalogue.
+#[derive(Debug, Serialize)]
+pub struct Signal {
+    /// Dotted name, unique together with the owner.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What its values measure.
+    pub measure: Measure,
+    /// What it belongs to.
+    pub owner: Owner,
+    /// The probe that yields it, by the name of its row in `probes::PROBES`.
+    pub probe: &'static str,
+    /// What it means, in one sentence.
+    pub help: &'static str,
+}
+
+impl Signal {
+    const fn is_histogram(&self) -> bool {
+        matches!(self.kind, Kind::Histogram)
+    }
+}
+
+macro_rules! catalogue {
+    ($($id:ident = $name:literal, $kind:ident, $measure:ident, $owner:ident, $probe:literal, $help:literal;)+) => {
+        /// The catalogue. Adding a signal is adding one row.
+        pub const SIGNALS: &[Signal] = &[$(Signal {
+            name: $name, kind: Kind::$kind, measure: Measure::$measure, owner: Owner::$owner,
+            probe: $probe, help: $help,
+        },)+];
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "counts the rows at compile time")]
+        #[repr(u16)]
+        enum Position { $($id,)+ }
+        $(#[doc = concat!("`", $name, "`: ", $help)] pub const $id: SignalId = SignalId(Position::$id as u16);)+
+    };
+}
+
+catalogue! {
+    // CPU, from the scheduler.
+    HOST_RUN_QUEUE = "cpu.run_queue.latency", Histogram, Nanoseconds, Host, "sched", "Time runnable tasks waited for a CPU";
+    UNIT_RUN_QUEUE = "cpu.run_queue.latency", Histogram, Nanoseconds, Unit, "sched", "Time the unit's runnable tasks waited for a CPU";
+    HOST_ON_CPU = "cpu.on_cpu.time", Counter, Nanoseconds, Host, "sched", "CPU time of all tasks, idle task excluded, measured at context switches";
+    UNIT_ON_CPU = "cpu.on_cpu.time", Counter, Nanoseconds, Unit, "sched", "CPU time of the unit's tasks, measured at context switches";
+    HOST_SWITCHES = "cpu.switches", Counter, Count, Host, "sched", "Context switches to a task other than the idle task";
+    UNIT_SWITCHES = "cpu.switches", Counter, Count, Unit, "sched", "Context switches to a task of the unit";
+    HOST_INVOLUNTARY = "cpu.switches.involuntary", Counter, Count, Host, "sched", "Context switches away from a task that could have gone on";
+    UNIT_INVOLUNTARY = "cpu.switches.involuntary", Counter, Count, Unit, "sched", "Context switches away from a task of the unit that could have gone on";
+
+    // CPU, from /proc.
+    CPU_USER = "cpu.user.time", Counter, Nanoseconds, Host, "procfs", "CPU time in user mode, all CPUs (nice included)";
+    CPU_SYSTEM = "cpu.system.time", Counter, Nanoseconds, Host, "procfs", "CPU time in the kernel, all CPUs";
+    CPU_IRQ = "cpu.irq.time", Counter, Nanoseconds, Host, "procfs", "CPU time in hard and soft interrupts, all CPUs";
+    CPU_IOWAIT = "cpu.iowait.time", Counter, Nanoseconds, Host, "procfs", "Idle CPU time while a task waited for disk";
+    CPU_STEAL = "cpu.steal.time", Counter, Nanoseconds, Host, "procfs", "CPU time the hypervisor gave to others";
+    CPU_IDLE = "cpu.idle.time", Counter, Nanoseconds, Host, "procfs", "Idle CPU time, all CPUs";
+    CPU_LOAD = "cpu.load1", Gauge, Count, Host, "procfs", "Load average over one minute";
+    CPU_RUNNABLE = "cpu.tasks.runnable", Gauge, Count, Host, "procfs", "Tasks running or waiting for a CPU";
+    CPU_BLOCKED = "cpu.tasks.blocked", Gauge, Count, Host, "procfs", "Tasks in uninterruptible sleep, waiting for I/O";
+    PROC_SWITCHES = "cpu.context_switches", Counter, Count, Host, "procfs", "Context switches as the kernel counts them (idle task included)";
+    PROC_FORKS = "process.forks", Counter, Count, Host, "procfs", "Processes and threads started";
+
+    // Memory, from the kernel's reclaim and OOM hooks.
+    HOST_RECLAIM = "memory.reclaim.latency", Histogram, Nanoseconds, Host, "reclaim", "Time tasks stalled to reclaim memory themselves (direct reclaim)";
+    UNIT_RECLAIM = "memory.reclaim.latency", Histogram, Nanoseconds, Unit, "reclaim", "Time the unit's tasks stalled in direct reclaim";
+    HOST_OOM_KILLS = "memory.oom_kills", Counter, Count, Host, "oom", "Processes killed because memory ran out";
+    UNIT_OOM_KILLS = "memory.oom_kills", Counter, Count, Unit, "oom", "The unit's processes killed because memory ran out";
+
+    // Memory, from /proc.
+    MEMORY_TOTAL = "memory.total", Gauge, Bytes, Host, "procfs", "Usable memory of the host";
+    MEMORY_AVAILABLE = "memory.available", Gauge, Bytes, Host, "procfs", "Memory that can be had without swapping, as the kernel estimates it";
+    MEMORY_FREE = "memory.free", Gauge, Bytes, Host, "procfs", "Memory used for nothing";
+    MEMORY_CACHED = "memory.cached", Gauge, Bytes, Host, "procfs", "Page cache";
+    MEMORY_DIRTY = "memory.dirty", Gauge, Bytes, Host, "procfs", "Page cache waiting to be written back";
+    MEMORY_ANON = "memory.anonymous", Gauge, Bytes, Host, "procfs", "Anonymous memory of processes";
+    MEMORY_SWAP_USED = "memory.swap.used", Gauge, Bytes, Host, "procfs", "Swap space in use";
+    MEMORY_SWAP_IN = "memory.swap.in", Counter, Bytes, Host, "procfs", "Read back from swap";
+    MEMORY_SWAP_OUT = "memory.swap.out", Counter, Bytes, Host, "procfs", "Written to swap";
+    MEMORY_FAULTS = "memory.faults", Counter, Count, Host, "procfs", "Page faults, minor and major";
+    MEMORY_MAJOR_FAULTS = "memory.faults.major", Counter, Count, Host, "procfs", "Page faults that had to read from disk";
+
+    // Pressure stall information (PSI).
+    HOST_CPU_SOME = "cpu.pressure.some.time", Counter, Nanoseconds, Host, "pressure", "Time at least one task waited for a CPU";
+    HOST_MEMORY_SOME = "memory.pressure.some.time", Counter, Nanoseconds, Host, "pressure", "Time at least one task stalled for memory";
+    HOST_MEMORY_FULL = "memory.pressure.full.time", Counter, Nanoseconds, Host, "pressure", "Time all tasks stalled for memory";
+    HOST_IO_SOME = "disk.pressure.some.time", Counter, Nanoseconds, Host, "pressure", "Time at least one task stalled for I/O";
+    HOST_IO_FULL = "disk.pressure.full.time", Counter, Nanoseconds, Host, "pressure", "Time all tasks stalled for I/O";
+    UNIT_CPU_SOME = "cpu.pressure.some.time", Counter, Nanoseconds, Unit, "cgroup", "Time at least one task of the unit waited for a CPU";
+    UNIT_MEMORY_SOME = "memory.pressure.some.time", Counter, Nanoseconds, Unit, "cgroup", "Time at least one task of the unit stalled for memory";
+    UNIT_MEMORY_FULL = "memory.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit stalled for memory";
+    UNIT_IO_SOME = "disk.pressure.some.time", Counter, Nanoseconds, Unit, "cgroup", "Time at least one task of the unit stalled for I/O";
+    UNIT_IO_FULL = "disk.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit stalled for I/O";
+
+    // Units, from their cgroup's files.
+    UNIT_CPU_USAGE = "cpu.usage.time", Counter, Nanoseconds, Unit, "cgroup", "CPU time of the unit as its cgroup counts it";
+    UNIT_CPU_THROTTLED = "cpu.throttled.time", Counter, Nanoseconds, Unit, "cgroup", "Time the unit was held back by its CPU quota";
+    UNIT_MEMORY = "memory.current", Gauge, Bytes, Unit, "cgroup", "Memory charged to the unit, page cache included";
+    UNIT_IO_READ = "disk.read.bytes", Counter, Bytes, Unit, "cgroup", "Read from disk by the unit";
+    UNIT_IO_WRITE = "disk.write.bytes", Counter, Bytes, Unit, "cgroup", "Written to disk by the unit";
+    UNIT_TASKS = "process.tasks", Gauge, Count, Unit, "cgroup", "Processes and threads of the unit";
+
+    // Block I/O, from request completions.
+    DISK_READ_LATENCY = "disk.read.latency", Histogram, Nanoseconds, Device, "block", "Time reads took, queue and device together";
+    DISK_WRITE_LATENCY = "disk.write.latency", Histogram, Nanoseconds, Device, "block", "Time writes took, queue and device together";
+    DISK_FLUSH_LATENCY = "disk.flush.latency", Histogram, Nanoseconds, Device, "block", "Time cache flushes took";
+    DISK_OTHER_LATENCY = "disk.other.latency", Histogram, Nanoseconds, Device, "block", "Time discards and other requests took";
+    DISK_READ_SIZE = "disk.read.size", Histogram, Bytes, Device, "block", "Size of reads";
+    DISK_WRITE_SIZE = "disk.write.size", Histogram, Bytes, Device, "block", "Size of writes";
+    DISK_ERRORS = "disk.errors", Counter, Count, Device, "block", "Requests that failed";
+
+    // Block devices, from /proc.
+    DISK_READS = "disk.read.operations", Counter, Count, Device, "procfs", "Reads completed";
+    DISK_WRITES = "disk.write.operations", Counter, Count, Device, "procfs", "Writes completed";
+    DISK_READ_BYTES = "disk.read.bytes", Counter, Bytes, Device, "procfs", "Read from the device";
+    DISK_WRITE_BYTES = "disk.write.bytes", Counter, Bytes, Device, "procfs", "Written to the device";
+    DISK_IN_FLIGHT = "disk.in_flight", Gauge, Count, Device, "procfs", "Requests under way";
+    DISK_BUSY = "disk.busy.time", Counter, Nanoseconds, Device, "procfs", "Time with at least one request under way";
+
+    // TCP, from the kernel's tracepoints.
+    HOST_RETRANSMITS = "tcp.retransmits", Counter, Count, Host, "tcp", "Segments sent again";
+    UNIT_RETRANSMITS = "tcp.retransmits", Counter, Count, Unit, "tcp", "Segments the unit's sockets sent again";
+    HOST_RESETS_SENT = "tcp.resets.sent", Counter, Count, Host, "tcp", "Resets sent";
+    UNIT_RESETS_SENT = "tcp.resets.sent", Counter, Count, Unit, "tcp", "Resets the unit's sockets sent";
+    HOST_RESETS_RECEIVED = "tcp.resets.received", Counter, Count, Host, "tcp", "Resets received";
+    UNIT_RESETS_RECEIVED = "tcp.resets.received", Counter, Count, Unit, "tcp", "Resets the unit's sockets received";
+    HOST_CONNECT = "tcp.connect.latency", Histogram, Nanoseconds, Host, "tcp", "Time from connect to established";
+    UNIT_CONNECT = "tcp.connect.latency", Histogram, Nanoseconds, Unit, "tcp", "Time from connect to established, of the unit's sockets";
+    HOST_CONNECT_SLOW = "tcp.connect.slow", Counter, Count, Host, "tcp", "Connects that took a second or longer: the first SYN was lost";
+    UNIT_CONNECT_SLOW = "tcp.connect.slow", Counter, Count, Unit, "tcp", "The unit's connects that took a second or longer";
+    HOST_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Host, "tcp", "Connects that failed, for whatever reason";
+    UNIT_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Unit, "tcp", "The unit's connects that failed";
+    HOST_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Host, "tcp", "Connects that were refused";
+    UNIT_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Unit, "tcp", "The unit's connects that were refused";
+    HOST_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Host, "tcp", "Connects that nobody answered";
+    UNIT_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Unit, "tcp", "The unit's connects that nobody answered";
+
+    // Network, from /proc.
+    TCP_SEGMENTS_OUT = "tcp.segments.out", Counter, Count, Host, "procfs", "TCP segments sent, retransmits excluded";
+    TCP_SEGMENTS_IN = "tcp.segments.in", Counter, Count, Host, "procfs", "TCP segments received";
+    TCP_SEGMENTS_RETRANSMITTED = "tcp.segments.retransmitted", Counter, Count, Host, "procfs", "TCP segments sent again, as the network stack counts them";
+    TCP_ESTABLISHED = "tcp.established", Gauge, Count, Host, "procfs", "TCP connections established";
+    NETWORK_RX_BYTES = "network.receive.bytes", Counter, Bytes, Interface, "procfs", "Received";
+    NETWORK_TX_BYTES = "network.transmit.bytes", Counter, Bytes, Interface, "procfs", "Sent";
+    NETWORK_RX_PACKETS = "network.receive.packets", Counter, Count, Interface, "procfs", "Packets received";
+    NETWORK_TX_PACKETS = "network.transmit.packets", Counter, Count, Interface, "procfs", "Packets sent";
+    NETWORK_RX_ERRORS = "network.receive.errors", Counter, Count, Interface, "procfs", "Packets received with an error";
+    NETWORK_TX_ERRORS = "network.transmit.errors", Counter, Count, Interface, "procfs", "Packets that could not be sent";
+    NETWORK_RX_DROPS = "network.receive.drops", Counter, Count, Interface, "procfs", "Packets dropped on the way in";
+    NETWORK_TX_DROPS = "network.transmit.drops", Counter, Count, Interface, "procfs", "Packets dropped on the way out";
+
+    // Processes, from the exit hook.
+    HOST_EXITS = "process.exits", Counter, Count, Host, "exit", "Processes that ended";
+    UNIT_EXITS = "process.exits", Counter, Count, Unit, "exit", "Processes of the unit that ended";
+    HOST_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Host, "exit", "Processes ended by a signal";
+    UNIT_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Unit, "exit", "Processes of the unit ended by a signal";
+    HOST_EXITS_ERROR = "process.exits.error", Counter, Count, Host, "exit", "Processes that ended with a non-zero code";
+    UNIT_EXITS_ERROR = "process.exits.error", Counter, Count, Unit, "exit", "Processes of the unit that ended with a non-zero code";
+
+    // The agent itself.
+    AGENT_CPU = "agent.cpu.time", Counter, Nanoseconds, Host, "self", "CPU time of the agent";
+    AGENT_RSS = "agent.memory.rss", Gauge, Bytes, Host, "self", "Resident memory of the agent";
+    AGENT_MAPS = "agent.memory.maps", Gauge, Bytes, Host, "self", "Kernel memory of the agent's eBPF maps";
+    AGENT_LOSSES = "agent.losses", Counter, Count, Host, "self", "Everything the agent had to drop: events, samples, map updates";
+}
+
+const COLUMNS: [u16; SIGNALS.len()] = {
+    let mut columns = [0; SIGNALS.len()];
+    let mut i = 0;
+    while i < SIGNALS.len() {
+        columns[i] = width_before(i, SIGNALS[i].owner, SIGNALS[i].is_histogram());
+        i += 1;
+    }
+    columns
+};
+
+const fn width_before(end: usize, owner: Owner, histogram: bool) -> u16 {
+    let (mut i, mut n) = (0, 0);
+    while i < end {
+        if SIGNALS[i].owner as u8 == owner as u8 && SIGNALS[i].is_histogram() == histogram {
+            n += 1;
+        }
+        i += 1;
+    }
+    n
+}
+
+/// How many scalar signals `owner` has.
+#[must_use]
+pub const fn scalars(owner: Owner) -> usize {
+    width_before(SIGNALS.len(), owner, false) as usize
+}
+
+/// How many histogram signals `owner` has.
+#[must_use]
+pub const fn histograms(owner: Owner) -> usize {
+    width_before(SIGNALS.len(), owner, true) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_valid_and_unique_by_owner() {
+        let mut seen = BTreeSet::new();
+        for signal in SIGNALS {
+            assert!(holdfast_proto::limits::is_signal_name(signal.name), "{}", signal.name);
+            assert!(seen.insert((signal.name, signal.owner)), "{} twice", signal.name);
+            assert!(!signal.help.is_empty() && !signal.help.ends_with('.'), "{}", signal.name);
+        }
+    }
+
+    #[test]
+    fn columns_are_dense() {
+        for owner in Owner::ALL {
+            for (histogram, width) in [(false, scalars(owner)), (true, histograms(owner))] {
+                let mut columns: Vec<usize> = SignalId::all()
+                    .filter(|id| id.signal().owner == owner && id.signal().is_histogram() == histogram)
+                    .map(SignalId::column)
+                    .collect();
+                columns.sort_unstable();
+                assert_eq!(columns, (0..width).collect::<Vec<_>>());
+            }
+        }
+    }
+}
