@@ -2,4 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod clock;
+pub mod config;
+pub mod logs;
