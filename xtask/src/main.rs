@@ -7,7 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroup;
+mod leash;
+mod provoke;
 mod shell;
+mod stop;
+mod test;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -22,12 +27,23 @@ struct Cli {
 /// Each variant is a file of the same name with its `Args` and its `run`.
 #[derive(Subcommand)]
 enum Job {
+    /// Run every test that can run on this machine
+    Test(test::Args),
     /// Check the rules of the house that the compiler does not
     Tidy(tidy::Args),
+    /// Start a program so that it ends with us
+    #[command(hide = true)]
+    Leash(leash::Args),
+    /// Load this machine until killed
+    #[command(hide = true)]
+    Provoke(provoke::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().job {
+        Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
+        Job::Leash(args) => leash::run(&args),
+        Job::Provoke(args) => provoke::run(&args),
     }
 }
