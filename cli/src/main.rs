@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! The `holdfast` command: everything is in the library, so that it can be tested.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    holdfast_cli::main(std::env::args_os())
+}

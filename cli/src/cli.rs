@@ -1,0 +1,259 @@
+//! The command line: every argument with its help, and nothing that acts.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use jiff::{Span, SpanRelativeTo};
+
+use crate::{exit_codes, top};
+
+/// Shows what a fleet of Linux hosts is doing.
+///
+/// Asks the collector about all hosts, and the agent of this host about itself
+/// (`holdfast local`). Output is a table; with `--json` it is JSON with stable
+/// field names, in which times are milliseconds since 1970 and values are in the
+/// signal's own unit of measure.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_long_help = exit_codes::TEXT, propagate_version = false)]
+#[command(arg_required_else_help = true, disable_help_subcommand = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Address of the collector's gRPC side.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "HOLDFAST_COLLECTOR",
+        hide_env_values = true
+    )]
+    #[arg(default_value = "http://127.0.0.1:7401", help_heading = "Global options")]
+    pub(crate) collector: String,
+    /// Socket of the agent on this host, for `holdfast local`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "HOLDFAST_SOCKET",
+        hide_env_values = true
+    )]
+    #[arg(default_value = "/run/holdfast/agent.sock", help_heading = "Global options")]
+    pub(crate) socket: PathBuf,
+    /// Prints JSON instead of tables.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// Never colours the output; so does the environment variable `NO_COLOR`.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_color: bool,
+    /// How long to wait for an answer.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s")]
+    #[arg(value_parser = duration, help_heading = "Global options")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists all hosts that ever reported.
+    Hosts,
+    /// Shows one host: its agent, its probes and its newest values.
+    Host(Host),
+    /// Lists systemd units with CPU time, run-queue wait, memory and pressure.
+    Units(Units),
+    /// Lists the catalogue of signals.
+    Signals,
+    /// Shows a signal over time.
+    Series(Series),
+    /// Shows events, oldest first.
+    Events(Events),
+    /// Watches hosts, units, devices and interfaces full-screen.
+    #[command(after_help = top::KEYS)]
+    Top(Top),
+    /// Asks the agent on this host, over its socket.
+    #[command(subcommand, arg_required_else_help = true)]
+    Local(Local),
+    /// Prints the completion script for a shell.
+    Completion(Completion),
+    /// Prints the version.
+    Version,
+    /// Prints what each exit code means.
+    #[command(after_long_help = exit_codes::TEXT)]
+    ExitCodes,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Host {
+    /// Name of the host, as in `holdfast hosts`.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Units {
+    /// Only units of this host.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Series {
+    /// Name of the host, as in `holdfast hosts`.
+    pub(crate) host: String,
+    /// Name of the signal, as in `holdfast signals`.
+    pub(crate) signal: String,
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+    /// How far back.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(crate) last: Duration,
+}
+
+/// Whose series; none of them: the host's own, or else every instance's.
+#[derive(Debug, Default, Args)]
+#[group(multiple = false)]
+pub(crate) struct Instance {
+    /// The series of this systemd unit.
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// The series of this block device.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// The series of this network interface.
+    #[arg(long, value_name = "INTERFACE")]
+    pub(crate) interface: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Goes on with new events as they arrive; with `--json`, one object a line.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only events of this host.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Only events of this systemd unit.
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
+    /// Only events of this kind, such as `process.signal`.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only events younger than this; all that are kept when not given.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) last: Option<Duration>,
+    /// The newest so many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Host to begin with; the first one when not given.
+    pub(crate) host: Option<String>,
+    /// Prints one plain snapshot and ends; `--json` does so too.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Shows each probe and eBPF program: form, state, reason, cost and map memory.
+    Probes(Probes),
+    /// Shows the agent's own state: connection, cost and losses.
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Probes {
+    /// Measures events and cost of each program for this long, at most 10 s.
+    #[arg(long, value_name = "DURATION", value_parser = measure_duration)]
+    #[arg(num_args = 0..=1, default_missing_value = "1s")]
+    pub(crate) measure: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completion {
+    /// The shell to write for.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// A positive duration in words such as `90s`, `5m`, `1h 30m`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let example = "write a positive duration such as 90s, 5m or 1h";
+    let span: Span = text.parse().map_err(|_| example.to_owned())?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| example.to_owned())
+}
+
+fn measure_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration > Duration::from_secs(10) {
+        return Err("measure for at most 10s: the kernel's accounting costs every program".into());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for bad in ["", "5", "0s", "-5m", "1mo", "soon"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+        assert!(measure_duration("11s").is_err());
+    }
+
+    #[test]
+    fn global_options_may_stand_anywhere() {
+        let cli = parse("holdfast series web1 cpu.load1 --json --last 1h --timeout 2s").unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.timeout, Duration::from_secs(2));
+        let Command::Series(series) = cli.command else { panic!("not series") };
+        assert_eq!((series.host.as_str(), series.last), ("web1", Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn wrong_lines_are_usage_errors() {
+        for line in [
+            "holdfast",
+            "holdfast series web1",
+            "holdfast series web1 cpu.load1 --unit a.service --device vda",
+            "holdfast events --limit 0",
+            "holdfast local",
+            "holdfast local probes --measure 1m",
+            "holdfast nonsense",
+        ] {
+            assert_eq!(parse(line).map(|_| ()).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn measure_defaults_to_a_second() {
+        let cli = parse("holdfast local probes --measure").unwrap();
+        let Command::Local(Local::Probes(probes)) = cli.command else { panic!("not probes") };
+        assert_eq!(probes.measure, Some(Duration::from_secs(1)));
+    }
+}

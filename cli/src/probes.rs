@@ -1,0 +1,269 @@
+//! `holdfast local probes`, and the record of a probe that `holdfast host` shows too.
+
+use holdfast_proto::v1::{self, GetProbesRequest};
+use serde::Serialize;
+
+use crate::{
+    cli,
+    connection::Agent,
+    error::Error,
+    measure,
+    output::{Look, Output},
+    table::{Table, Tone, left, right},
+    text::clean,
+};
+
+/// Whether a probe or program works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Active,
+    Degraded,
+    Off,
+    #[default]
+    Unknown,
+}
+
+impl State {
+    fn from_wire(state: i32) -> Self {
+        match v1::ProbeState::try_from(state) {
+            Ok(v1::ProbeState::Active) => Self::Active,
+            Ok(v1::ProbeState::Degraded) => Self::Degraded,
+            Ok(v1::ProbeState::Off) => Self::Off,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn cell(self) -> (String, Tone) {
+        let (name, tone) = match self {
+            Self::Active => ("active", Tone::Good),
+            Self::Degraded => ("degraded", Tone::Warning),
+            Self::Off => ("off", Tone::Bad),
+            Self::Unknown => ("unknown", Tone::Warning),
+        };
+        (name.to_owned(), tone)
+    }
+}
+
+/// A set of signals with one way of getting them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Probe {
+    pub(crate) name: String,
+    pub(crate) state: State,
+    /// What is missing and why; null when nothing is.
+    pub(crate) reason: Option<String>,
+    /// 0 reads files only, 2 needs eBPF with the kernel's type information.
+    pub(crate) level: u32,
+    pub(crate) programs: Vec<Program>,
+}
+
+/// One eBPF program.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) variant: String,
+    pub(crate) state: State,
+    pub(crate) reason: Option<String>,
+    /// Null when not measured.
+    pub(crate) events_per_second: Option<f64>,
+    /// Null when not measured, or when no event came meanwhile.
+    pub(crate) ns_per_event: Option<f64>,
+    pub(crate) map_bytes: u64,
+}
+
+/// Of the wire. `measured` says whether cost was asked for.
+pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe> {
+    let reason = |text: &str| Some(clean(text)).filter(|text| !text.is_empty());
+    let program = |program: &v1::ProgramReport| Program {
+        name: clean(&program.name),
+        variant: clean(&program.variant),
+        state: State::from_wire(program.state),
+        reason: reason(&program.reason),
+        events_per_second: measured.then_some(program.events_per_second),
+        ns_per_event: Some(program.ns_per_event).filter(|&ns| measured && ns > 0.0),
+        map_bytes: program.map_bytes,
+    };
+    let probe = |probe: &v1::ProbeReport| Probe {
+        name: clean(&probe.name),
+        state: State::from_wire(probe.state),
+        reason: reason(&probe.reason),
+        level: probe.level,
+        programs: probe.program.iter().map(program).collect(),
+    };
+    probes.iter().map(probe).collect()
+}
+
+/// All probes, and what their maps take.
+#[derive(Debug, Serialize)]
+struct Report {
+    probes: Vec<Probe>,
+    map_bytes: u64,
+    map_limit_bytes: u64,
+    slots_used: u32,
+    slots: u32,
+}
+
+pub(crate) async fn run(
+    agent: &mut Agent,
+    output: &mut Output,
+    options: &cli::Probes,
+) -> Result<(), Error> {
+    let measure = options.measure.unwrap_or_default();
+    agent.extend_timeout(measure);
+    let measure_ms = u32::try_from(measure.as_millis()).unwrap_or(u32::MAX);
+    let answer =
+        agent.call(async |client| client.get_probes(GetProbesRequest { measure_ms }).await).await?;
+    output.show(&report(&answer, measure_ms > 0), text)
+}
+
+fn report(answer: &v1::GetProbesResponse, measured: bool) -> Report {
+    Report {
+        probes: from_wire(&answer.probe, measured),
+        map_bytes: answer.map_bytes,
+        map_limit_bytes: answer.map_limit_bytes,
+        slots_used: answer.slots_used,
+        slots: answer.slots,
+    }
+}
+
+fn text(report: &Report, look: &Look) -> String {
+    let mut text = table(&report.probes, look);
+    if report.map_limit_bytes > 0 {
+        text += &format!(
+            "\nMaps take {} of at most {}; {} of {} unit slots are in use.\n",
+            measure::bytes(report.map_bytes as f64),
+            measure::bytes(report.map_limit_bytes as f64),
+            report.slots_used,
+            report.slots
+        );
+    }
+    text
+}
+
+/// A line for each probe, and below it one for each of its programs.
+pub(crate) fn table(probes: &[Probe], look: &Look) -> String {
+    let mut table = Table::new(
+        look,
+        &[
+            left("PROBE"),
+            left("VARIANT"),
+            left("STATE"),
+            right("EVENTS/S"),
+            right("NS/EVENT"),
+            right("MAPS"),
+            left("REASON"),
+        ],
+    );
+    let plain = |text: String| (text, Tone::Plain);
+    let number = |value: Option<f64>| plain(value.map_or_else(String::new, measure::count));
+    let reason = |reason: &Option<String>| plain(reason.clone().unwrap_or_default());
+    for probe in probes {
+        let variant = if probe.level == 0 { "files" } else { "eBPF" };
+        table.toned([
+            plain(probe.name.clone()),
+            (variant.to_owned(), Tone::Faint),
+            probe.state.cell(),
+            plain(String::new()),
+            plain(String::new()),
+            plain(String::new()),
+            reason(&probe.reason),
+        ]);
+        for program in &probe.programs {
+            let maps = if program.map_bytes == 0 {
+                String::new()
+            } else {
+                measure::bytes(program.map_bytes as f64)
+            };
+            table.toned([
+                plain(format!("  {}", program.name)),
+                (program.variant.clone(), Tone::Faint),
+                program.state.cell(),
+                number(program.events_per_second),
+                number(program.ns_per_event.map(f64::round)),
+                plain(maps),
+                reason(&program.reason),
+            ]);
+        }
+    }
+    table.finish("The agent has reported no probe yet.")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::output::{capture, field_names};
+
+    /// One probe from files and one with two programs.
+    pub(crate) fn wire() -> Vec<v1::ProbeReport> {
+        let program = |name: &str, state: v1::ProbeState, reason: &str| v1::ProgramReport {
+            name: name.into(),
+            variant: "tp_btf".into(),
+            state: state.into(),
+            reason: reason.into(),
+            events_per_second: 15_300.0,
+            ns_per_event: 231.4,
+            map_bytes: 1 << 20,
+        };
+        vec![
+            v1::ProbeReport {
+                name: "procfs".into(),
+                state: v1::ProbeState::Active.into(),
+                ..Default::default()
+            },
+            v1::ProbeReport {
+                name: "sched".into(),
+                state: v1::ProbeState::Degraded.into(),
+                reason: "forks are not counted".into(),
+                level: 2,
+                program: vec![
+                    program("sched_switch", v1::ProbeState::Active, ""),
+                    v1::ProgramReport {
+                        events_per_second: 0.0,
+                        ns_per_event: 0.0,
+                        map_bytes: 0,
+                        ..program("sched_fork", v1::ProbeState::Off, "no such tracepoint")
+                    },
+                ],
+            },
+        ]
+    }
+
+    fn shown(measured: bool, json: bool) -> String {
+        let answer = v1::GetProbesResponse {
+            probe: wire(),
+            map_bytes: 1 << 20,
+            map_limit_bytes: 4 << 20,
+            slots_used: 12,
+            slots: 256,
+        };
+        capture(json, |output| output.show(&report(&answer, measured), text).unwrap())
+    }
+
+    #[test]
+    fn golden_table() {
+        assert_eq!(
+            shown(true, false),
+            "\
+PROBE           VARIANT  STATE     EVENTS/S  NS/EVENT   MAPS  REASON
+procfs          files    active
+sched           eBPF     degraded                             forks are not counted
+  sched_switch  tp_btf   active       15.3k       231  1 MiB
+  sched_fork    tp_btf   off              0                   no such tracepoint
+
+Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
+"
+        );
+        assert!(!shown(false, false).contains("15.3k"));
+    }
+
+    #[test]
+    fn field_names_are_stable() {
+        assert_eq!(
+            field_names(&shown(true, true)).join(" "),
+            "map_bytes map_limit_bytes probes probes.level probes.name probes.programs \
+             probes.programs.events_per_second probes.programs.map_bytes probes.programs.name \
+             probes.programs.ns_per_event probes.programs.reason probes.programs.state \
+             probes.programs.variant probes.reason probes.state slots slots_used"
+        );
+    }
+}
