@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod demo;
 mod leash;
 mod provoke;
 mod shell;
+mod stack;
 mod stop;
 mod test;
 mod tidy;
@@ -27,6 +29,8 @@ struct Cli {
 /// Each variant is a file of the same name with its `Args` and its `run`.
 #[derive(Subcommand)]
 enum Job {
+    /// Run Holdfast on this host for a while and show what it sees
+    Demo(demo::Args),
     /// Run every test that can run on this machine
     Test(test::Args),
     /// Check the rules of the house that the compiler does not
@@ -41,6 +45,7 @@ enum Job {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().job {
+        Job::Demo(args) => demo::run(&args),
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
         Job::Leash(args) => leash::run(&args),

@@ -22,21 +22,20 @@ use super::pause;
 const HERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 pub(super) fn run() -> Result<()> {
-    let parts: [fn() -> Result<()>; 4] = [transfers, refusals, slow_connects, unanswered_connects];
-    let threads = parts.map(|part| {
-        thread::spawn(move || {
-            loop {
-                if let Err(error) = part() {
-                    eprintln!("{error:#}");
-                    pause(Duration::from_secs(1));
-                }
-            }
-        })
-    });
-    for thread in threads {
-        thread.join().map_err(|_| anyhow!("a thread panicked"))?;
+    let parts: [fn() -> Result<()>; 3] = [transfers, refusals, slow_connects];
+    for part in parts {
+        thread::spawn(move || again_and_again(part));
     }
-    Ok(())
+    again_and_again(unanswered_connects)
+}
+
+fn again_and_again(part: fn() -> Result<()>) -> ! {
+    loop {
+        if let Err(error) = part() {
+            eprintln!("{error:#}");
+            pause(Duration::from_secs(1));
+        }
+    }
 }
 
 /// A few megabytes a second, each connection ended by a reset: the reader closes
