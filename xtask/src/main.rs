@@ -8,7 +8,9 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod ci;
 mod demo;
+mod docs;
 mod leash;
 mod provoke;
 mod shell;
@@ -16,6 +18,7 @@ mod stack;
 mod stop;
 mod test;
 mod tidy;
+mod tools;
 
 use clap::{Parser, Subcommand};
 
@@ -29,6 +32,10 @@ struct Cli {
 /// Each variant is a file of the same name with its `Args` and its `run`.
 #[derive(Subcommand)]
 enum Job {
+    /// Everything that has to hold before a change is taken
+    Ci(ci::Args),
+    /// Write the reference pages that the programs print
+    Docs(docs::Args),
     /// Run Holdfast on this host for a while and show what it sees
     Demo(demo::Args),
     /// Run every test that can run on this machine
@@ -45,6 +52,8 @@ enum Job {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().job {
+        Job::Ci(args) => ci::run(&args),
+        Job::Docs(args) => docs::run(&args),
         Job::Demo(args) => demo::run(&args),
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),

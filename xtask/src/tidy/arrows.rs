@@ -10,6 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("agent", &["holdfast-core", "holdfast-proto", "holdfast-agent-ebpf"]),
     ("collector", &["holdfast-core", "holdfast-proto"]),
     ("cli", &["holdfast-core", "holdfast-proto"]),
+    ("packaging/manuals", &["holdfast-agent", "holdfast-collector", "holdfast-cli"]),
     ("xtask", &["holdfast-core"]),
     (
         "tests",
