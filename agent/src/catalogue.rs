@@ -314,7 +314,9 @@ mod tests {
         for owner in Owner::ALL {
             for (histogram, width) in [(false, scalars(owner)), (true, histograms(owner))] {
                 let mut columns: Vec<usize> = SignalId::all()
-                    .filter(|id| id.signal().owner == owner && id.signal().is_histogram() == histogram)
+                    .filter(|id| {
+                        id.signal().owner == owner && id.signal().is_histogram() == histogram
+                    })
                     .map(SignalId::column)
                     .collect();
                 columns.sort_unstable();

@@ -65,7 +65,8 @@ struct Table {
 
 impl Table {
     fn new(owner: Owner, rows: usize) -> Self {
-        let (scalar_width, histogram_width) = (catalogue::scalars(owner), catalogue::histograms(owner));
+        let (scalar_width, histogram_width) =
+            (catalogue::scalars(owner), catalogue::histograms(owner));
         Self {
             rows: vec![Row::default(); rows],
             scalars: vec![f64::NAN; rows * scalar_width],
@@ -144,6 +145,45 @@ impl Frame {
         }
     }
 
+    /// Gives retired row `row` back to the owner it had, readings and all.
+    pub fn revive(&mut self, owner: Owner, row: usize) {
+        if let Some(entry) = self.tables[owner as usize].rows.get_mut(row) {
+            entry.live = true;
+        }
+    }
+
+    /// Starts a tick: no scalar is read yet. Histograms stay, they are cumulative.
+    pub fn begin(&mut self, at: BootTime) {
+        self.at = at;
+        for table in &mut self.tables {
+            table.scalars.fill(f64::NAN);
+        }
+    }
+
+    /// Takes over `other`, which has the same shape, without allocating. Rows that
+    /// are not live in either frame keep their histograms.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.at = other.at;
+        for (to, from) in self.tables.iter_mut().zip(&other.tables) {
+            to.scalars.clone_from_slice(&from.scalars);
+            let widths = (to.histogram_width, from.histogram_width);
+            debug_assert_eq!(widths.0, widths.1, "frames of one shape");
+            for (row, (mine, theirs)) in to.rows.iter_mut().zip(&from.rows).enumerate() {
+                if mine.live || theirs.live || mine.generation != theirs.generation {
+                    let cells = row * from.histogram_width..(row + 1) * from.histogram_width;
+                    for (a, b) in
+                        to.histograms[cells.clone()].iter_mut().zip(&from.histograms[cells])
+                    {
+                        a.copy_from(b);
+                    }
+                }
+                if mine.generation != theirs.generation || mine.live != theirs.live {
+                    mine.clone_from(theirs);
+                }
+            }
+        }
+    }
+
     /// The value of scalar signal `id` in `row`; `NaN` when not read.
     #[must_use]
     pub fn get(&self, id: SignalId, row: usize) -> f64 {
@@ -203,6 +243,26 @@ mod tests {
         frame.assign(Owner::Unit, 2, "b.service".into());
         assert!(frame.get(UNIT_ON_CPU, 2).is_nan());
         assert_eq!(frame.rows(Owner::Unit)[2].generation, 2);
+    }
+
+    #[test]
+    fn a_copy_holds_the_same_and_a_new_tick_holds_nothing() {
+        let (mut current, mut previous) = (frame(), frame());
+        current.assign(Owner::Unit, 1, "a.service".into());
+        current.set(UNIT_ON_CPU, 1, 5.0);
+        current.histogram_mut(UNIT_RUN_QUEUE, 1).expect("row 1").counts[3] = 4;
+        previous.copy_from(&current);
+        current.begin(BootTime::new(std::time::Duration::from_secs(9)));
+        assert!(current.get(UNIT_ON_CPU, 1).is_nan());
+        assert_eq!(current.histogram(UNIT_RUN_QUEUE, 1).map(Histogram::total), Some(4));
+        assert_eq!(
+            (previous.get(UNIT_ON_CPU, 1), &*previous.rows(Owner::Unit)[1].name),
+            (5.0, "a.service")
+        );
+        assert_eq!(previous.histogram(UNIT_RUN_QUEUE, 1).map(Histogram::total), Some(4));
+        current.retire(Owner::Unit, 1);
+        current.revive(Owner::Unit, 1);
+        assert!(current.rows(Owner::Unit)[1].live);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! The one way to the machine. Paths are rooted, so that tests use a tree of files.
 
+pub mod cgroup;
+pub mod facts;
+pub mod file;
+
 use std::path::{Path, PathBuf};
 
 /// Where the host's file systems are.

@@ -4,16 +4,27 @@
 //! It is one file and one row of [`PROBES`]. Level 0 probes read files and always
 //! work; level 2 probes read what eBPF programs counted ([`crate::kernel`]).
 
+mod cgroup;
+mod own;
+mod pressure;
+mod procfs;
+
 use crate::frame::Frame;
 use crate::host::Root;
 use crate::kernel::Kernel;
+use crate::losses::Losses;
+use crate::units::SharedMembers;
 
 /// What a probe needs to open its source.
 pub struct Context<'a> {
     /// Where the host's /proc, /sys and cgroups are.
     pub root: &'a Root,
-    /// The loaded eBPF programs; `None` when eBPF cannot be used here, with the reason.
+    /// The loaded eBPF programs; `Err` when eBPF cannot be used here, with the reason.
     pub kernel: Result<&'a Kernel, &'a str>,
+    /// The cgroups that have a slot, kept current; `Err` when there are none to be had, with the reason.
+    pub members: Result<&'a SharedMembers, &'a str>,
+    /// The agent's own loss counters.
+    pub losses: &'a Losses,
 }
 
 /// An opened source of signals.
@@ -46,4 +57,61 @@ pub struct Spec {
     /// Opens the source; the error is one plain sentence that says why it cannot
     /// be had and, where there is a way, how to get it.
     pub open: fn(&Context<'_>) -> Result<Box<dyn Probe>, String>,
+}
+
+/// The probes, in the order they are read. The procfs probe comes first because it
+/// gives devices their rows; "self" comes last because it sees what the others lost.
+pub const PROBES: &[Spec] = &[
+    Spec {
+        name: "procfs",
+        doc: "CPU, memory, disks and network of the host from /proc",
+        level: 0,
+        programs: &[],
+        open: procfs::open,
+    },
+    Spec {
+        name: "pressure",
+        doc: "Pressure stall information of the host from /proc/pressure",
+        level: 0,
+        programs: &[],
+        open: pressure::open,
+    },
+    Spec {
+        name: "cgroup",
+        doc: "CPU, memory, I/O, tasks and pressure of each unit from its cgroup's files",
+        level: 0,
+        programs: &[],
+        open: cgroup::open,
+    },
+    Spec {
+        name: "self",
+        doc: "What the agent itself costs and had to drop",
+        level: 0,
+        programs: &[],
+        open: own::open,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::catalogue::SIGNALS;
+
+    #[test]
+    fn every_signal_has_its_probe_and_every_probe_a_signal() {
+        let probes: BTreeSet<_> = PROBES.iter().map(|spec| spec.name).collect();
+        let named: BTreeSet<_> = SIGNALS.iter().map(|signal| signal.probe).collect();
+        assert_eq!(probes, named);
+        assert_eq!(probes.len(), PROBES.len(), "a name twice");
+    }
+
+    #[test]
+    fn levels_and_programs_agree() {
+        for spec in PROBES {
+            assert_eq!(spec.level == 0, spec.programs.is_empty(), "{}", spec.name);
+            assert!(!spec.doc.ends_with('.'), "{}", spec.name);
+        }
+    }
 }

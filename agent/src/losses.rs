@@ -1,0 +1,96 @@
+//! Counters of everything the agent itself had to drop, shared by all its stages.
+//!
+//! What the eBPF programs dropped is counted in the kernel and added where both
+//! are shown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! causes {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal;)+) => {
+        /// Why something was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Cause { $($(#[$doc])+ $variant,)+ }
+
+        impl Cause {
+            /// All causes.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Its stable name on the wire and in metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+causes! {
+    /// Seconds without a sample: the agent was late, stopped or suspended.
+    Ticks = "sampler.ticks";
+    /// Units that found no slot and count as "other".
+    Units = "units.slots";
+    /// cgroup directories beyond the limit of the watcher.
+    Directories = "units.directories";
+    /// cgroup ids the kernel's table could not take.
+    Assignments = "units.assignments";
+    /// Devices that found no row, or that the kernel's table could not take.
+    Devices = "devices.rows";
+    /// cgroups whose files are not read because there are too many.
+    CgroupFiles = "cgroup.files";
+    /// Events above the rate limit of their kind.
+    EventRate = "events.rate";
+    /// Events that the collector did not take before newer ones needed the room.
+    Events = "uplink.events";
+    /// Summary windows that grew too old, or too many, before they could be sent.
+    Summaries = "uplink.summaries";
+    /// Series beyond what one stream may define.
+    Series = "uplink.series";
+    /// Requests refused because the sampler was busy, or the caller not allowed.
+    Requests = "local.requests";
+}
+
+/// The counters; clones share them.
+#[derive(Debug, Clone)]
+pub struct Losses(Arc<[AtomicU64]>);
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self(Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Losses {
+    /// Counts `n` things lost for `cause`.
+    pub fn add(&self, cause: Cause, n: u64) {
+        if let Some(counter) = self.0.get(cause as usize) {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Every cause with its count, zeros included.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Cause::ALL.iter().zip(&*self.0).map(|(cause, n)| (cause.name(), n.load(Ordering::Relaxed)))
+    }
+
+    /// Everything lost, of whatever cause.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts().fold(0, |sum, (_, n)| sum.saturating_add(n))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_shared_and_named() {
+        let losses = Losses::default();
+        losses.clone().add(Cause::Events, 2);
+        losses.add(Cause::Requests, 1);
+        assert_eq!(losses.total(), 3);
+        assert!(losses.counts().any(|count| count == ("uplink.events", 2)));
+        assert_eq!(losses.counts().count(), Cause::ALL.len());
+    }
+}
