@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cgroup;
 mod ci;
 mod demo;
@@ -32,6 +33,8 @@ struct Cli {
 /// Each variant is a file of the same name with its `Args` and its `run`.
 #[derive(Subcommand)]
 enum Job {
+    /// Measure something; `list` shows what
+    Bench(bench::Args),
     /// Everything that has to hold before a change is taken
     Ci(ci::Args),
     /// Write the reference pages that the programs print
@@ -52,6 +55,7 @@ enum Job {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().job {
+        Job::Bench(args) => bench::run(&args),
         Job::Ci(args) => ci::run(&args),
         Job::Docs(args) => docs::run(&args),
         Job::Demo(args) => demo::run(&args),

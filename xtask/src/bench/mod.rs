@@ -1,0 +1,156 @@
+//! `cargo xtask bench NAME`: measurements, all printed alike.
+//!
+//! A measurement is a file and a row of [`BENCHES`]. It yields rows of name, value,
+//! unit of measure and, where we have set ourselves one, a target. It measures and
+//! does not judge: a missed target is shown, and the exit code stays 0.
+
+mod idle;
+mod peers;
+mod process;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::stop::Stop;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which measurement; `list` shows them
+    name: String,
+    /// Print JSON rows instead of a table
+    #[arg(long)]
+    json: bool,
+    /// How long to measure, where the measurement goes by time
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Install the programs that are measured beside ours, with apt
+    #[arg(long)]
+    install_peers: bool,
+}
+
+/// A measurement.
+struct Bench {
+    name: &'static str,
+    help: &'static str,
+    run: fn(&Options, &Stop) -> Result<Vec<Row>>,
+}
+
+const BENCHES: &[Bench] = &[Bench {
+    name: "idle",
+    help: "what the agent costs an idle host, beside node_exporter and sadc (default 60 s)",
+    run: idle::run,
+}];
+
+/// What a measurement may be told.
+pub(crate) struct Options {
+    /// How long, when the person said so.
+    pub(crate) seconds: Option<u64>,
+}
+
+/// One number. Each target is an upper limit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    target: Option<f64>,
+    /// Whether the target is met; null without one.
+    ok: Option<bool>,
+}
+
+impl Row {
+    /// A number to know.
+    pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { name: name.into(), value, unit, target: None, ok: None }
+    }
+
+    /// A number that shall be at most `target`.
+    pub(crate) fn at_most(self, target: f64) -> Self {
+        Self { target: Some(target), ok: Some(self.value <= target), ..self }
+    }
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.name == "list" {
+        for bench in BENCHES {
+            println!("{:<12}{}", bench.name, bench.help);
+        }
+        return Ok(());
+    }
+    let bench = BENCHES.iter().find(|bench| bench.name == args.name);
+    let bench = bench.with_context(|| format!("no measurement {}; see `list`", args.name))?;
+    if args.install_peers {
+        peers::install()?;
+    }
+    let rows = (bench.run)(&Options { seconds: args.seconds }, &Stop::listen()?)?;
+    if args.json {
+        let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
+        println!("[\n{}\n]", lines?.join(",\n"));
+    } else {
+        print!("{}", table(&rows));
+    }
+    Ok(())
+}
+
+fn table(rows: &[Row]) -> String {
+    let line = |name: &str, value: &str, unit: &str, target: &str, ok: &str| {
+        let line = format!("{name:<48}{value:>12}  {unit:<14}{target:>10}  {ok}");
+        format!("{}\n", line.trim_end())
+    };
+    let mut text = line("NAME", "VALUE", "UNIT", "TARGET", "MET");
+    for row in rows {
+        let target = row.target.map_or(String::new(), |target| format!("≤ {}", number(target)));
+        let ok = row.ok.map_or("", |ok| if ok { "yes" } else { "no" });
+        text += &line(&row.name, &number(row.value), row.unit, &target, ok);
+    }
+    text
+}
+
+/// Three significant digits, without needless zeros.
+fn number(value: f64) -> String {
+    let text = match value.abs() {
+        v if v >= 100.0 => return format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The middle of the values; not a number when there is none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.get(middle), values.len() % 2) {
+        (None, _) => f64::NAN,
+        (Some(&upper), 1) => upper,
+        (Some(&upper), _) => f64::midpoint(values.get(middle - 1).copied().unwrap_or(upper), upper),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_target_is_shown() {
+        let rows = [Row::new("a", 0.2, "%").at_most(0.5), Row::new("b", 30.0, "MiB").at_most(20.0)];
+        let table = table(&rows);
+        assert!(table.lines().nth(1).unwrap().ends_with("≤ 0.5  yes"), "{table}");
+        assert!(table.lines().nth(2).unwrap().ends_with("≤ 20  no"), "{table}");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([0.1504, 4.0, 24.56, 771.3].map(number), ["0.15", "4", "24.6", "771"]);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
+}

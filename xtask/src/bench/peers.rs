@@ -1,0 +1,77 @@
+//! Programs that others use for the same purpose, measured beside ours.
+//!
+//! They come from Debian. One that is missing is said to be missing, and its rows
+//! are left out.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::leash::Leashed;
+use crate::shell;
+
+const PACKAGES: &[&str] =
+    &["prometheus-node-exporter", "sysstat", "bpfcc-tools", "bpftrace", "bpftool"];
+
+/// Installs all peers.
+pub(crate) fn install() -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    shell::run(apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(PACKAGES))
+}
+
+/// Says that a peer is missing, and how to get it.
+pub(crate) fn missing(name: &str, package: &str) {
+    eprintln!("{name} is not installed (package {package}, or --install-peers): left out");
+}
+
+/// node_exporter with its default collectors, listening on loopback.
+pub(crate) struct NodeExporter {
+    pub(crate) process: Leashed,
+    port: u16,
+}
+
+impl NodeExporter {
+    /// `None` when it is not installed.
+    pub(crate) fn start() -> Result<Option<Self>> {
+        let names = ["prometheus-node-exporter", "node_exporter"];
+        let Some(program) = names.iter().find_map(|name| shell::find(name)) else {
+            missing("node_exporter", "prometheus-node-exporter");
+            return Ok(None);
+        };
+        // It cannot tell which port it got, so it is given one that was free just now.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+        let port = listener.local_addr()?.port();
+        drop(listener);
+        let address = OsString::from(format!("--web.listen-address=127.0.0.1:{port}"));
+        let process = Leashed::start(&program, [address], &[], None)?;
+        Ok(Some(Self { process, port }))
+    }
+
+    /// Fetches its metrics once, as Prometheus does.
+    pub(crate) fn scrape(&self) -> Result<()> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
+            .context("node_exporter does not listen")?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).context("node_exporter does not answer")?;
+        ensure!(answer.len() > 1000, "node_exporter answered with next to nothing");
+        Ok(())
+    }
+}
+
+/// sadc, sampling once a second into `file`; `None` when it is not installed.
+pub(crate) fn start_sadc(file: &Path) -> Result<Option<Leashed>> {
+    let places = ["/usr/lib/sysstat/sadc", "/usr/lib64/sa/sadc", "/usr/lib/sa/sadc"];
+    let Some(program) = places.iter().map(PathBuf::from).find(|path| path.is_file()) else {
+        missing("sadc", "sysstat");
+        return Ok(None);
+    };
+    Leashed::start(&program, ["1".into(), file.into()], &[], None).map(Some)
+}
