@@ -160,7 +160,10 @@ mod tests {
     fn merge_adds_and_bad_histograms_are_seen() {
         let mut a = v1::Histogram { bucket: vec![1, 5], count: vec![2, 3], sum: 10 };
         a.merge(&v1::Histogram { bucket: vec![5, 7], count: vec![1, 1], sum: 5 });
-        assert_eq!((a.bucket.as_slice(), a.count.as_slice(), a.sum), (&[1, 5, 7][..], &[2, 4, 1][..], 15));
+        assert_eq!(
+            (a.bucket.as_slice(), a.count.as_slice(), a.sum),
+            (&[1, 5, 7][..], &[2, 4, 1][..], 15)
+        );
         assert!(a.is_valid());
         assert!(!v1::Histogram { bucket: vec![5, 5], count: vec![1, 1], sum: 0 }.is_valid());
         assert!(!v1::Histogram { bucket: vec![128], count: vec![1], sum: 0 }.is_valid());

@@ -10,8 +10,8 @@ pub mod histogram;
 pub mod limits;
 
 /// Protocol version 1 of the wire, as generated.
-#[expect(missing_docs, unreachable_pub, reason = "generated from the .proto files, which hold the documentation")]
-#[expect(clippy::all, reason = "generated")]
+#[expect(missing_docs, reason = "generated from the .proto files, which hold the documentation")]
+#[expect(clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("holdfast.v1");
 }

@@ -46,7 +46,9 @@ pub fn is_instance(name: &str) -> bool {
 pub fn is_signal_name(name: &str) -> bool {
     name.len() <= SIGNAL_NAME_BYTES
         && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'))
 }
 
 /// Whether `text` may be shown to a person: at most [`TEXT_BYTES`], no control
@@ -74,7 +76,11 @@ mod tests {
     fn instances_signals_texts() {
         assert!(is_instance("dev-disk-by\\x2duuid.swap") && is_instance("vda"));
         assert!(!is_instance("") && !is_instance("a\0b") && !is_instance(&"u".repeat(256)));
-        assert!(is_signal_name("cpu.run_queue.latency") && !is_signal_name("Cpu") && !is_signal_name(".a"));
+        assert!(
+            is_signal_name("cpu.run_queue.latency")
+                && !is_signal_name("Cpu")
+                && !is_signal_name(".a")
+        );
         assert!(is_text("a\tb\n") && !is_text("\u{1b}[2J") && !is_text(&"t".repeat(1025)));
     }
 }

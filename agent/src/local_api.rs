@@ -1,0 +1,226 @@
+//! What a person on the host may ask: the gRPC service `Local` over a Unix socket.
+//!
+//! The socket is open to root and to the agent's own user; who asks is known from
+//! the kernel (peer credentials), not from what is sent. The service only reads.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_proto::v1::local_server::{Local, LocalServer};
+use holdfast_proto::{limits, v1};
+use nix::unistd::Uid;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+
+use crate::report::{self, LinkState};
+use crate::uplink::wire;
+
+/// Longest measurement that may be asked for.
+const LONGEST_MEASURE: Duration = Duration::from_secs(10);
+/// The sampler answers within a tick; more means that it hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests under way at once on one connection.
+const CONCURRENCY: usize = 8;
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another agent serves it.
+    #[error("another agent listens on {}; stop it, or give this one another --socket", .0.display())]
+    Taken(PathBuf),
+    /// There is something else at its place.
+    #[error("{} exists and is no socket; remove it, or give another --socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot listen on {}: {source}; give a --socket in a folder that may be written", path.display())]
+    Listen {
+        /// Where the socket should be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The bound socket; removed when dropped.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+}
+
+impl Socket {
+    /// Binds `path`, in place of a socket that nobody listens on any more.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub async fn bind(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Listen { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(Error::NotASocket(path.to_owned()));
+            }
+            Ok(_) if UnixStream::connect(path).await.is_ok() => {
+                return Err(Error::Taken(path.to_owned()));
+            }
+            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), listener: Some(listener) })
+    }
+
+    /// Serves `api` until `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] when the listener breaks.
+    pub async fn serve(mut self, api: Api, shutdown: CancellationToken) -> Result<(), Error> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        let service = LocalServer::new(api).max_decoding_message_size(limits::MESSAGE_BYTES);
+        Server::builder()
+            .concurrency_limit_per_connection(CONCURRENCY)
+            .timeout(LONGEST_MEASURE + ANSWER_TIMEOUT)
+            .add_service(service)
+            .serve_with_incoming_shutdown(
+                UnixListenerStream::new(listener),
+                shutdown.cancelled_owned(),
+            )
+            .await
+            .map_err(|error| Error::Listen {
+                path: self.path.clone(),
+                source: io::Error::other(error),
+            })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A socket left behind is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The service; asks the sampler and the uplink.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Name of the host in the fleet.
+    pub host: String,
+    /// The running kernel.
+    pub kernel_release: String,
+    /// Where the sampler takes requests.
+    pub requests: mpsc::Sender<report::Request>,
+    /// How the uplink is doing.
+    pub link: watch::Receiver<LinkState>,
+}
+
+impl Api {
+    async fn ask<T>(
+        &self,
+        request: report::Request,
+        answer: oneshot::Receiver<T>,
+        patience: Duration,
+    ) -> Result<T, Status> {
+        let busy = |_| Status::unavailable("the agent is busy; try again in a moment");
+        self.requests.try_send(request).map_err(busy)?;
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Status::unavailable("the agent is stopping")),
+            Err(_) => {
+                Err(Status::deadline_exceeded("the agent's sampler does not answer; see its log"))
+            }
+        }
+    }
+}
+
+/// Root and the agent's own user may ask.
+fn check_peer<T>(request: &Request<T>) -> Result<(), Status> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    match peer {
+        Some(peer) if peer.uid() == 0 || Uid::from_raw(peer.uid()) == Uid::effective() => Ok(()),
+        _ => Err(Status::permission_denied(
+            "only root and the agent's own user may ask the agent; try sudo",
+        )),
+    }
+}
+
+#[tonic::async_trait]
+impl Local for Api {
+    async fn get_probes(
+        &self,
+        request: Request<v1::GetProbesRequest>,
+    ) -> Result<Response<v1::GetProbesResponse>, Status> {
+        check_peer(&request)?;
+        let measure = Duration::from_millis(request.into_inner().measure_ms.into());
+        if measure > LONGEST_MEASURE {
+            return Err(Status::invalid_argument("a measurement takes at most 10 s"));
+        }
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Probes { measure, answer: sender };
+        let report = self.ask(request, answer, measure + ANSWER_TIMEOUT).await?;
+        Ok(Response::new(v1::GetProbesResponse {
+            probe: report.probes.iter().map(wire::probe).collect(),
+            map_bytes: report.map_bytes,
+            map_limit_bytes: report.map_limit_bytes,
+            slots_used: report.slots_used,
+            slots: report.slots,
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        check_peer(&request)?;
+        let (sender, answer) = oneshot::channel();
+        let status =
+            self.ask(report::Request::Status { answer: sender }, answer, ANSWER_TIMEOUT).await?;
+        let link = self.link.borrow().clone();
+        Ok(Response::new(v1::GetStatusResponse {
+            host: self.host.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: self.kernel_release.clone(),
+            vitals: Some(wire::vitals(&status.vitals)),
+            units: status.units,
+            ..wire::status(status.uptime_seconds, &status.newest, &link)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_a_live_one_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("agent.sock");
+        let first = Socket::bind(&path).await.expect("binds");
+        assert!(matches!(Socket::bind(&path).await, Err(Error::Taken(_))));
+        drop(first);
+        assert!(!path.exists());
+
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a stale socket"));
+        assert!(path.exists());
+        drop(Socket::bind(&path).await.expect("replaces it"));
+
+        std::fs::write(&path, "precious").expect("a file");
+        assert!(matches!(Socket::bind(&path).await, Err(Error::NotASocket(_))));
+        assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
+    }
+
+    #[test]
+    fn without_credentials_nobody_may_ask() {
+        let refused = check_peer(&Request::new(())).expect_err("no credentials");
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    }
+}

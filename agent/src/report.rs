@@ -1,0 +1,250 @@
+//! What the agent has to say: the types between the sampler and the rims
+//! (`uplink`, `local_api`, `metrics`). None of them is a wire type.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::v1;
+use tokio::sync::oneshot;
+
+use crate::catalogue::SignalId;
+
+/// Statistics of one series over a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stats {
+    /// How many 1 s samples the window held.
+    pub count: u32,
+    /// Smallest sample.
+    pub min: f64,
+    /// Mean of the samples; of a histogram, of all values counted.
+    pub mean: f64,
+    /// Largest sample.
+    pub max: f64,
+    /// Newest sample.
+    pub last: f64,
+}
+
+/// One signal of one owner, for as long as the owner lives.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Series {
+    /// Number within this agent process; never given twice.
+    pub number: u32,
+    /// Its signal.
+    pub signal: SignalId,
+    /// Unit, device or interface; empty for the host.
+    pub instance: Arc<str>,
+}
+
+/// A series' share of a window.
+#[derive(Debug, Clone)]
+pub struct Point {
+    /// Which series.
+    pub series: Arc<Series>,
+    /// Its statistics. For histograms `min` and `max` are bounds of the outermost
+    /// buckets and `last` is the 99 % quantile of the newest second with values.
+    pub stats: Stats,
+    /// For histograms, what the window counted.
+    pub histogram: Option<v1::Histogram>,
+}
+
+/// Everything that was summed up over one window.
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// Grows by one for each window of this agent process.
+    pub sequence: u64,
+    /// Wall time at its end.
+    pub end_unix_ms: u64,
+    /// Its length.
+    pub window_ms: u32,
+    /// One entry for each series with at least one sample.
+    pub points: Vec<Point>,
+}
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a line in the history.
+    Info,
+    /// Somebody should look at it some time.
+    Warning,
+    /// Something broke.
+    Critical,
+}
+
+/// A fact worth telling at once.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Grows by one for each event of this agent process.
+    pub sequence: u64,
+    /// Wall time.
+    pub unix_ms: u64,
+    /// Stable kind, such as `process.signal`.
+    pub kind: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The unit it concerns; empty for the host.
+    pub unit: Arc<str>,
+    /// One plain sentence.
+    pub message: String,
+    /// Details by name.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// Whether a probe or program yields what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// All of it.
+    Active,
+    /// A part, or by a fall-back.
+    Degraded,
+    /// Nothing.
+    Off,
+}
+
+impl State {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// How a probe is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeStatus {
+    /// Name, as in `probes::PROBES`.
+    pub name: &'static str,
+    /// How it is doing.
+    pub state: State,
+    /// Why it is not wholly active; empty when it is.
+    pub reason: String,
+    /// What it needs: 0 files only, 2 eBPF with kernel BTF.
+    pub level: u8,
+    /// Its eBPF programs.
+    pub programs: Vec<ProgramStatus>,
+}
+
+/// How an eBPF program is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProgramStatus {
+    /// Name.
+    pub name: &'static str,
+    /// How it is attached and which form it has.
+    pub variant: &'static str,
+    /// Whether it runs.
+    pub state: State,
+    /// Why not; empty when it does.
+    pub reason: String,
+    /// Memory of the maps it is the first to use.
+    pub map_bytes: u64,
+    /// Runs per second; `None` when not measured.
+    pub events_per_second: Option<f64>,
+    /// Time of one run; `None` when not measured or when it did not run.
+    pub ns_per_event: Option<f64>,
+}
+
+/// The agent's own cost and losses.
+#[derive(Debug, Clone, Default)]
+pub struct Vitals {
+    /// CPU time since it started.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Kernel memory of its maps.
+    pub map_bytes: u64,
+    /// What it had to drop since it started, by cause.
+    pub losses: Vec<(&'static str, u64)>,
+}
+
+/// What the sampler gives the uplink.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// A window is full.
+    Window(Arc<Window>),
+    /// Something happened.
+    Event(Arc<Event>),
+    /// The state of a probe changed (or the sampler just started).
+    Probes(Arc<[ProbeStatus]>),
+    /// The sampler is alive, each tick.
+    Vitals(Vitals),
+}
+
+/// The newest value of a series, for people on the host.
+#[derive(Debug, Clone)]
+pub struct Newest {
+    /// Its signal.
+    pub signal: SignalId,
+    /// Unit, device or interface; empty for the host.
+    pub instance: Arc<str>,
+    /// How many 1 s samples it had since the agent started.
+    pub samples: u64,
+    /// Newest sample; of a histogram the 99 % quantile of the newest second with values.
+    pub last: f64,
+}
+
+/// How the sampler is doing as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// Time since the host booted, in seconds.
+    pub uptime_seconds: f64,
+    /// The agent's own cost and losses.
+    pub vitals: Vitals,
+    /// Units that live now.
+    pub units: u32,
+    /// Newest values of all series.
+    pub newest: Vec<Newest>,
+}
+
+/// All probes, and the memory their programs share.
+#[derive(Debug, Clone, Default)]
+pub struct ProbesReport {
+    /// One entry for each probe.
+    pub probes: Vec<ProbeStatus>,
+    /// Memory of all maps.
+    pub map_bytes: u64,
+    /// The limit they were sized for.
+    pub map_limit_bytes: u64,
+    /// Unit slots in use.
+    pub slots_used: u32,
+    /// Unit slots there are.
+    pub slots: u32,
+}
+
+/// What the rims ask of the sampler. It answers at its next convenience; an asker
+/// that went away is ignored.
+#[derive(Debug)]
+pub enum Request {
+    /// All probes.
+    Probes {
+        /// For how long each program is measured; zero for not at all.
+        measure: Duration,
+        /// Where the answer goes.
+        answer: oneshot::Sender<ProbesReport>,
+    },
+    /// How the sampler is doing.
+    Status {
+        /// Where the answer goes.
+        answer: oneshot::Sender<Status>,
+    },
+}
+
+/// How the uplink is doing; published on a watch channel.
+#[derive(Debug, Clone, Default)]
+pub struct LinkState {
+    /// Address of the collector; empty when none is configured.
+    pub collector: String,
+    /// Whether the collector said welcome and the stream stands.
+    pub connected: bool,
+    /// Why the last attempt failed; empty when connected.
+    pub last_error: String,
+    /// Streams that were welcomed since the agent started.
+    pub connects: u64,
+    /// Windows and events dropped because the queue towards the collector was full.
+    pub dropped: u64,
+    /// Events not yet acknowledged.
+    pub pending_events: usize,
+}

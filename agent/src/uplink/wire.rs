@@ -1,0 +1,196 @@
+//! From the agent's own types to the wire, cut to the wire's limits.
+
+use std::collections::BTreeSet;
+
+use holdfast_proto::{limits, v1};
+
+use crate::catalogue::{self, Kind, Owner, Signal};
+use crate::report::{
+    Event, LinkState, Newest, ProbeStatus, ProgramStatus, Severity, State, Vitals, Window,
+};
+
+/// Cuts `text` to what the wire allows, at a character's edge, without control characters.
+pub(crate) fn text(text: &str) -> String {
+    let clean =
+        text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c });
+    let mut cut = String::with_capacity(text.len().min(limits::TEXT_BYTES));
+    for c in clean {
+        if cut.len() + c.len_utf8() > limits::TEXT_BYTES {
+            break;
+        }
+        cut.push(c);
+    }
+    cut
+}
+
+pub(crate) const fn owner(owner: Owner) -> v1::Owner {
+    match owner {
+        Owner::Host => v1::Owner::Host,
+        Owner::Unit => v1::Owner::Unit,
+        Owner::Device => v1::Owner::Device,
+        Owner::Interface => v1::Owner::Interface,
+    }
+}
+
+const fn state(state: State) -> v1::ProbeState {
+    match state {
+        State::Active => v1::ProbeState::Active,
+        State::Degraded => v1::ProbeState::Degraded,
+        State::Off => v1::ProbeState::Off,
+    }
+}
+
+/// The whole catalogue.
+pub(crate) fn catalogue() -> Vec<v1::SignalInfo> {
+    catalogue::SIGNALS.iter().map(signal).collect()
+}
+
+fn signal(signal: &Signal) -> v1::SignalInfo {
+    let kind = match signal.kind {
+        Kind::Counter => v1::SignalKind::Counter,
+        Kind::Gauge => v1::SignalKind::Gauge,
+        Kind::Histogram => v1::SignalKind::Histogram,
+    };
+    v1::SignalInfo {
+        name: signal.name.to_owned(),
+        kind: kind.into(),
+        owner: owner(signal.owner).into(),
+        measure: signal.measure.name().to_owned(),
+        help: signal.help.to_owned(),
+        probe: signal.probe.to_owned(),
+    }
+}
+
+pub(crate) fn vitals(vitals: &Vitals) -> v1::AgentVitals {
+    v1::AgentVitals {
+        cpu_seconds: vitals.cpu_seconds,
+        rss_bytes: vitals.rss_bytes,
+        map_bytes: vitals.map_bytes,
+        loss: vitals
+            .losses
+            .iter()
+            .map(|&(cause, count)| v1::Loss { cause: cause.to_owned(), count })
+            .collect(),
+    }
+}
+
+pub(crate) fn event(event: &Event) -> v1::Event {
+    let severity = match event.severity {
+        Severity::Info => v1::Severity::Info,
+        Severity::Warning => v1::Severity::Warning,
+        Severity::Critical => v1::Severity::Critical,
+    };
+    v1::Event {
+        sequence: event.sequence,
+        unix_ms: event.unix_ms,
+        kind: event.kind.to_owned(),
+        severity: severity.into(),
+        unit: event.unit.to_string(),
+        message: text(&event.message),
+        field: event
+            .fields
+            .iter()
+            .take(limits::EVENT_FIELDS)
+            .map(|(name, value)| v1::Field { name: (*name).to_owned(), value: text(value) })
+            .collect(),
+    }
+}
+
+pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {
+    v1::ProbeReport {
+        name: probe.name.to_owned(),
+        state: state(probe.state).into(),
+        reason: text(&probe.reason),
+        level: probe.level.into(),
+        program: probe.programs.iter().map(program).collect(),
+    }
+}
+
+fn program(program: &ProgramStatus) -> v1::ProgramReport {
+    v1::ProgramReport {
+        name: program.name.to_owned(),
+        variant: program.variant.to_owned(),
+        state: state(program.state).into(),
+        reason: text(&program.reason),
+        events_per_second: program.events_per_second.unwrap_or_default(),
+        ns_per_event: program.ns_per_event.unwrap_or_default(),
+        map_bytes: program.map_bytes,
+    }
+}
+
+/// A window, with definitions of the series that are not in `defined` yet.
+pub(crate) fn window(window: &Window, defined: &mut BTreeSet<u32>) -> v1::SummaryBatch {
+    let mut batch = v1::SummaryBatch {
+        sequence: window.sequence,
+        end_unix_ms: window.end_unix_ms,
+        window_ms: window.window_ms,
+        ..Default::default()
+    };
+    for point in window.points.iter().take(limits::SUMMARIES_PER_BATCH) {
+        let series = &point.series;
+        if defined.insert(series.number) {
+            batch.define.push(v1::SeriesDef {
+                series: series.number,
+                signal: u32::try_from(series.signal.index()).unwrap_or(u32::MAX),
+                instance: series.instance.to_string(),
+            });
+        }
+        batch.summary.push(v1::Summary {
+            series: series.number,
+            count: point.stats.count,
+            min: point.stats.min,
+            mean: point.stats.mean,
+            max: point.stats.max,
+            last: point.stats.last,
+            histogram: point.histogram.clone(),
+        });
+    }
+    batch
+}
+
+/// Answer to `GetStatus`, without what only the caller knows.
+pub(crate) fn status(
+    uptime_seconds: f64,
+    newest: &[Newest],
+    link: &LinkState,
+) -> v1::GetStatusResponse {
+    v1::GetStatusResponse {
+        uptime_seconds,
+        collector: link.collector.clone(),
+        connected: link.connected,
+        last_error: text(&link.last_error),
+        value: newest
+            .iter()
+            .map(|newest| v1::LocalValue {
+                signal: newest.signal.signal().name.to_owned(),
+                owner: owner(newest.signal.signal().owner).into(),
+                instance: newest.instance.to_string(),
+                samples: newest.samples,
+                last: newest.last,
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_at_a_characters_edge() {
+        let long = "ä".repeat(limits::TEXT_BYTES);
+        assert_eq!(text(&long).len(), limits::TEXT_BYTES);
+        assert!(limits::is_text(&text(&format!("a{long}"))));
+        assert_eq!(text("a\u{1b}[2Jb"), "a [2Jb");
+    }
+
+    #[test]
+    fn the_catalogue_keeps_to_the_limits() {
+        let catalogue = catalogue();
+        assert!(catalogue.len() <= limits::CATALOGUE_SIGNALS);
+        assert!(
+            catalogue.iter().all(|s| limits::is_signal_name(&s.name) && limits::is_text(&s.help))
+        );
+    }
+}
