@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::shell;
+use crate::tools::Tool;
 
 /// Each package's folder and crate.
 const PACKAGES: [(&str, &str); 3] =
@@ -20,9 +21,10 @@ const PACKAGES: [(&str, &str); 3] =
 const DAEMONS: [&str; 2] = ["agent", "collector"];
 /// Writes man pages and completions.
 const MANUALS: &str = "holdfast-manuals";
-/// The tools and the versions of them that the metadata is written for.
-const CARGO_DEB: (&str, &str) = ("cargo-deb", "3.8.0");
-const CARGO_GENERATE_RPM: (&str, &str) = ("cargo-generate-rpm", "0.21.1");
+/// Reads `[package.metadata.deb]`.
+const CARGO_DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
+/// Reads `[package.metadata.generate-rpm]`.
+const CARGO_GENERATE_RPM: Tool = Tool { name: "cargo-generate-rpm", version: "0.21.1" };
 
 /// What to build the packages from, and where to.
 #[derive(clap::Args)]
@@ -41,16 +43,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(out) => std::path::absolute(out).context("the folder for the packages")?,
         None => shell::target_dir()?.join("packages"),
     };
-    for package in build(&args.profile, &out)?.iter().chain(&rpms(&args.profile, &out)?) {
+    for package in debs(&args.profile, &out)?.iter().chain(&rpms(&args.profile, &out)?) {
         let size = fs::metadata(package).map_or(0, |metadata| metadata.len());
         println!("{} ({} KiB)", package.display(), size / 1024);
     }
     Ok(())
 }
 
-/// Builds programs and .debs, and returns the paths of the latter.
-pub(crate) fn build(profile: &str, out: &Path) -> Result<Vec<PathBuf>> {
-    let cargo_deb = tool(CARGO_DEB)?;
+/// Builds the programs and packs them into a .deb each; returns their paths.
+pub(crate) fn debs(profile: &str, out: &Path) -> Result<Vec<PathBuf>> {
+    let cargo_deb = CARGO_DEB.get()?;
     compile(profile)?;
     generate(profile)?;
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
@@ -58,23 +60,15 @@ pub(crate) fn build(profile: &str, out: &Path) -> Result<Vec<PathBuf>> {
     for (_, name) in PACKAGES {
         let mut command = Command::new(&cargo_deb);
         command.current_dir(shell::root()?);
-        command.args([
-            "--no-build",
-            "--strip",
-            "--package",
-            name,
-            "--profile",
-            profile,
-            "--output",
-        ]);
+        command.args(["--no-build", "--strip", "--package", name, "--profile", profile, "--output"]);
         shell::run(command.arg(out))?;
     }
-    files(out, "deb")
+    packages(out, "deb")
 }
 
-/// Needs [`build`] before it.
+/// Packs the programs that [`debs`] built into an .rpm each; returns their paths.
 fn rpms(profile: &str, out: &Path) -> Result<Vec<PathBuf>> {
-    let cargo_generate_rpm = tool(CARGO_GENERATE_RPM)?;
+    let cargo_generate_rpm = CARGO_GENERATE_RPM.get()?;
     clear(out, "rpm")?;
     for (folder, _) in PACKAGES {
         let mut command = Command::new(&cargo_generate_rpm);
@@ -83,22 +77,23 @@ fn rpms(profile: &str, out: &Path) -> Result<Vec<PathBuf>> {
         command.arg(shell::target_dir()?).arg("--output").arg(out);
         shell::run(&mut command)?;
     }
-    files(out, "rpm")
+    packages(out, "rpm")
 }
 
 /// In one build, so that all programs share the same dependencies.
 fn compile(profile: &str) -> Result<()> {
-    let packages = PACKAGES.iter().map(|(_, name)| *name).chain([MANUALS]);
+    let crates = PACKAGES.iter().map(|(_, name)| *name).chain([MANUALS]);
     let mut command = shell::cargo(["build", "--locked", "--profile", profile])?;
-    command.args(packages.flat_map(|name| ["--package", name]));
+    command.args(crates.flat_map(|name| ["--package", name]));
     shell::run(&mut command)
 }
 
 /// Lets the programs write what the packages hold beside them.
 fn generate(profile: &str) -> Result<()> {
-    let built = built(profile)?;
+    let built = shell::target_dir()?.join(profile);
     let folder = built.join("packaging");
     shell::run(Command::new(built.join(MANUALS)).arg(&folder))?;
+    compress_pages(&folder.join("man"))?;
     let settings = folder.join("etc");
     fs::create_dir_all(&settings)
         .with_context(|| format!("cannot create {}", settings.display()))?;
@@ -111,50 +106,56 @@ fn generate(profile: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where cargo puts what it builds with `profile`.
-fn built(profile: &str) -> Result<PathBuf> {
-    // The only profile whose folder has another name.
-    let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(shell::target_dir()?.join(folder))
-}
-
-/// The path of a tool in exactly the version wanted, installed when it is missing.
-fn tool((name, version): (&str, &str)) -> Result<PathBuf> {
-    let tools = shell::cache()?.join("tools");
-    let path = tools.join("bin").join(name);
-    if !is_version(&path, version) {
-        let mut command = shell::cargo(["install", "--locked", "--force", "--root"])?;
-        shell::run(command.arg(&tools).arg(format!("{name}@{version}")))?;
+/// As Debian wants them, without the time, so that equal pages give equal files.
+fn compress_pages(folder: &Path) -> Result<()> {
+    for program in entries(folder)? {
+        shell::run(Command::new("gzip").arg("-9n").args(entries(&program)?))?;
     }
-    Ok(path)
-}
-
-fn is_version(tool: &Path, version: &str) -> bool {
-    let printed = shell::output(Command::new(tool).arg("--version"));
-    printed.is_ok_and(|text| text.split_whitespace().any(|word| word == version))
+    Ok(())
 }
 
 /// Our packages with this ending, in order; what else is in the folder is not ours.
-fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-        let ours = path.file_name().and_then(|name| name.to_str());
-        let ours = ours.is_some_and(|name| name.starts_with("holdfast"));
-        if ours && path.extension().is_some_and(|found| found == ending) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
+fn packages(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = entries(folder)?;
+    found.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("holdfast") && path.extension().is_some_and(|found| found == ending)
+    });
+    Ok(found)
 }
 
 /// Packages of an earlier version must not be taken for those built now.
 fn clear(folder: &Path, ending: &str) -> Result<()> {
-    for file in files(folder, ending)? {
+    for file in packages(folder, ending)? {
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
     }
     Ok(())
+}
+
+/// What is in a folder, in order.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || format!("cannot read {}", folder.display());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).with_context(unreadable)? {
+        paths.push(entry.with_context(unreadable)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_packages_are_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["holdfast_0.0.9-1_amd64.deb", "holdfast-agent-0.0.9-1.x86_64.rpm", "other.deb"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        clear(folder.path(), "deb").unwrap();
+        let left = entries(folder.path()).unwrap();
+        let names: Vec<_> = left.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert_eq!(names, ["holdfast-agent-0.0.9-1.x86_64.rpm", "other.deb"]);
+    }
 }

@@ -20,6 +20,8 @@ use crate::shell;
 const SKIPS: &str = "HOLDFAST_SKIPS";
 /// Set when a missing right or kernel feature is a failure.
 const REQUIRE_EBPF: &str = "HOLDFAST_REQUIRE_EBPF";
+/// Names the folder in which the harness finds the built programs.
+const PROGRAMS: &str = "HOLDFAST_PROGRAMS";
 /// Set when tests that take minutes shall run too.
 const DEEP: &str = "HOLDFAST_DEEP";
 
@@ -53,8 +55,9 @@ impl AddAssign for Counts {
 /// Runs the tests, says what was skipped and why, ends with the counts.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let notes = tempfile::NamedTempFile::new().context("no temporary file for the notes")?;
+    let programs = shell::target_dir()?.join("debug");
     let prepare = |mut command: Command| {
-        command.env(SKIPS, notes.path());
+        command.env(SKIPS, notes.path()).env(PROGRAMS, &programs);
         if args.deep {
             command.env(DEEP, "1");
         }
