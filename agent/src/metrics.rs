@@ -3,22 +3,27 @@
 //! These are the agent's own cost, losses and state. The signals of the host go to
 //! the collector, not here.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use holdfast_core::clock::BootTime;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{self, DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{LinkState, ProbeStatus, Vitals};
+use crate::report::{LinkState, ProbeStatus, State, Vitals};
 
 /// A sampler that has not ticked for so long is not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -78,7 +83,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-async fn health(State(sources): State<Sources>) -> (StatusCode, String) {
+async fn health(extract::State(sources): extract::State<Sources>) -> (StatusCode, String) {
     let age = BootTime::now().since(sources.snapshot.borrow().at);
     if age > STALLED_AFTER {
         (
@@ -90,91 +95,91 @@ async fn health(State(sources): State<Sources>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(sources): State<Sources>) -> impl IntoResponse {
-    let text = render(&sources.snapshot.borrow(), &sources.link.borrow());
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+async fn metrics(
+    extract::State(sources): extract::State<Sources>,
+) -> Result<impl IntoResponse, StatusCode> {
+    let snapshot = sources.snapshot.borrow().clone();
+    let text = render(snapshot, sources.link.borrow().clone())
+        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok((
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        text,
+    ))
 }
 
 /// The page in OpenMetrics text form
 /// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
-fn render(snapshot: &Snapshot, link: &LinkState) -> String {
-    let mut page = Page::default();
-    let vitals = &snapshot.vitals;
-    page.family("holdfast_agent_cpu_seconds", "counter", "CPU time the agent used");
-    page.line("holdfast_agent_cpu_seconds_total", &[], vitals.cpu_seconds);
-    page.family("holdfast_agent_resident_bytes", "gauge", "Resident memory of the agent");
-    page.line("holdfast_agent_resident_bytes", &[], vitals.rss_bytes as f64);
-    page.family("holdfast_agent_map_bytes", "gauge", "Kernel memory of the agent's eBPF maps");
-    page.line("holdfast_agent_map_bytes", &[], vitals.map_bytes as f64);
-    page.family("holdfast_agent_ticks", "counter", "Ticks of the sampler");
-    page.line("holdfast_agent_ticks_total", &[], snapshot.ticks as f64);
-    page.family("holdfast_agent_tick_seconds", "gauge", "Time the newest tick took");
-    page.line("holdfast_agent_tick_seconds", &[], snapshot.tick_duration.as_secs_f64());
-    page.family("holdfast_agent_unit_slots", "gauge", "Unit slots, used and in all");
-    page.line("holdfast_agent_unit_slots", &[("state", "used")], f64::from(snapshot.slots_used));
-    page.line("holdfast_agent_unit_slots", &[("state", "all")], f64::from(snapshot.slots));
-    page.family("holdfast_agent_losses", "counter", "What the agent had to drop, by cause");
-    for &(cause, count) in &vitals.losses {
-        page.line("holdfast_agent_losses_total", &[("cause", cause)], count as f64);
-    }
-    page.family("holdfast_agent_probe_state", "stateset", "State of each probe");
-    for probe in snapshot.probes.iter() {
-        for state in ["active", "degraded", "off"] {
-            let labels = [("probe", probe.name), ("holdfast_agent_probe_state", state)];
-            page.line(
-                "holdfast_agent_probe_state",
-                &labels,
-                f64::from(u8::from(probe.state.name() == state)),
-            );
-        }
-    }
-    page.family(
-        "holdfast_agent_uplink_connected",
-        "gauge",
-        "Whether the stream to the collector stands",
-    );
-    page.line("holdfast_agent_uplink_connected", &[], f64::from(u8::from(link.connected)));
-    page.family("holdfast_agent_uplink_connects", "counter", "Streams the collector welcomed");
-    page.line("holdfast_agent_uplink_connects_total", &[], link.connects as f64);
-    page.family(
-        "holdfast_agent_uplink_dropped",
-        "counter",
-        "Windows and events dropped on the way to the uplink",
-    );
-    page.line("holdfast_agent_uplink_dropped_total", &[], link.dropped as f64);
-    page.family("holdfast_agent_uplink_pending_events", "gauge", "Events not yet acknowledged");
-    page.line("holdfast_agent_uplink_pending_events", &[], link.pending_events as f64);
-    page.finish()
+fn render(snapshot: Snapshot, link: LinkState) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("holdfast_agent");
+    registry.register_collector(Box::new(Page { snapshot, link }));
+    let mut text = String::new();
+    encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
 }
 
-/// Text under construction. Label values are names of the agent's own tables: they
-/// hold nothing that would need escaping.
-#[derive(Default)]
-struct Page(String);
+/// The sampler's and the uplink's newest state, as metrics.
+#[derive(Debug)]
+struct Page {
+    snapshot: Snapshot,
+    link: LinkState,
+}
 
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}.\n");
-    }
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Self { snapshot, link } = self;
+        let vitals = &snapshot.vitals;
+        let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+        let mut one = |kind, name, help, value| {
+            write(kind, encoder.encode_descriptor(name, help, None, kind)?, value)
+        };
+        one(counter, "cpu_seconds", "CPU time the agent used", vitals.cpu_seconds)?;
+        one(gauge, "resident_bytes", "Resident memory of the agent", vitals.rss_bytes as f64)?;
+        one(gauge, "map_bytes", "Kernel memory of the agent's eBPF maps", vitals.map_bytes as f64)?;
+        one(counter, "ticks", "Ticks of the sampler", snapshot.ticks as f64)?;
+        one(
+            gauge,
+            "tick_seconds",
+            "Time the newest tick took",
+            snapshot.tick_duration.as_secs_f64(),
+        )?;
+        one(gauge, "unit_slots", "Unit slots there are", snapshot.slots.into())?;
+        one(gauge, "unit_slots_used", "Unit slots in use", snapshot.slots_used.into())?;
+        let connected = f64::from(u8::from(link.connected));
+        one(gauge, "uplink_connected", "Whether the stream to the collector stands", connected)?;
+        one(counter, "uplink_connects", "Streams the collector welcomed", link.connects as f64)?;
+        let help = "Windows and events dropped on the way to the collector";
+        one(counter, "uplink_dropped", help, link.dropped as f64)?;
+        let pending = link.pending_events as f64;
+        one(gauge, "uplink_pending_events", "Events not yet acknowledged", pending)?;
 
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        self.0.push_str(name);
-        for (i, (label, text)) in labels.iter().enumerate() {
-            let _ = write!(self.0, "{}{label}=\"{text}\"", if i == 0 { '{' } else { ',' });
+        let help = "What the agent had to drop, by cause";
+        let mut losses = encoder.encode_descriptor("losses", help, None, counter)?;
+        for &(cause, count) in &vitals.losses {
+            write(counter, losses.encode_family(&[("cause", cause)])?, count as f64)?;
         }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        let help = "State of each probe: 1 for the one it is in";
+        let mut states = encoder.encode_descriptor("probe_state", help, None, gauge)?;
+        for probe in snapshot.probes.iter() {
+            for state in [State::Active, State::Degraded, State::Off] {
+                let labels = [("probe", probe.name), ("state", state.name())];
+                let value = f64::from(u8::from(probe.state == state));
+                write(gauge, states.encode_family(&labels)?, value)?;
+            }
+        }
+        Ok(())
     }
+}
 
-    fn finish(mut self) -> String {
-        self.0.push_str("# EOF\n");
-        self.0
+fn write(kind: MetricType, encoder: MetricEncoder<'_>, value: f64) -> Result<(), std::fmt::Error> {
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(encoder),
+        _ => ConstGauge::new(value).encode(encoder),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report;
 
     #[test]
     fn the_page_names_every_probe_and_loss() {
@@ -186,20 +191,21 @@ mod tests {
             },
             probes: Arc::new([ProbeStatus {
                 name: "sched",
-                state: report::State::Off,
+                state: State::Off,
                 reason: String::new(),
                 level: 2,
                 programs: Vec::new(),
             }]),
             ..Snapshot::default()
         };
-        let page = render(&snapshot, &LinkState { connected: true, ..LinkState::default() });
+        let link = LinkState { connected: true, ..LinkState::default() };
+        let page = render(snapshot, link).expect("a page");
         for line in [
             "holdfast_agent_cpu_seconds_total 1.5",
-            "holdfast_agent_losses_total{cause=\"ring_full\"} 3",
-            "holdfast_agent_probe_state{probe=\"sched\",holdfast_agent_probe_state=\"off\"} 1",
-            "holdfast_agent_probe_state{probe=\"sched\",holdfast_agent_probe_state=\"active\"} 0",
-            "holdfast_agent_uplink_connected 1",
+            "holdfast_agent_losses_total{cause=\"ring_full\"} 3.0",
+            "holdfast_agent_probe_state{probe=\"sched\",state=\"off\"} 1.0",
+            "holdfast_agent_probe_state{probe=\"sched\",state=\"active\"} 0.0",
+            "holdfast_agent_uplink_connected 1.0",
             "# EOF",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
