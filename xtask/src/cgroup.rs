@@ -84,8 +84,25 @@ fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// The kernel refuses while a killed process is still ending: tries for a second.
+/// Removes the groups of earlier runs, by their names.
+pub(crate) fn sweep(is_left_behind: impl Fn(&str) -> bool) -> Result<()> {
+    let root = mount_of("cgroup2", None)?;
+    let groups = fs::read_dir(&root).with_context(|| format!("cannot read {}", root.display()))?;
+    for group in groups.filter_map(Result::ok) {
+        if group.file_name().to_str().is_some_and(&is_left_behind) {
+            remove(&group.path());
+        }
+    }
+    Ok(())
+}
+
+/// Removes a group and those below it, which a systemd inside may have made. The
+/// kernel refuses while a killed process is still ending: tries for a second.
 fn remove(folder: &Path) {
+    let below = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove(&entry.path());
+    }
     let start = BootTime::now();
     while let Err(error) = fs::remove_dir(folder) {
         if error.kind() == std::io::ErrorKind::NotFound {

@@ -12,12 +12,15 @@ mod cgroup;
 mod ci;
 mod demo;
 mod docs;
+mod hosts_test;
 mod leash;
+mod package;
 mod provoke;
 mod shell;
 mod stack;
 mod stop;
 mod test;
+mod testhost;
 mod tidy;
 mod tools;
 
@@ -41,6 +44,10 @@ enum Job {
     Docs(docs::Args),
     /// Run Holdfast on this host for a while and show what it sees
     Demo(demo::Args),
+    /// Install the packages on a host with real systemd and check them there
+    HostsTest(hosts_test::Args),
+    /// Build the .deb and .rpm packages
+    Package(package::Args),
     /// Run every test that can run on this machine
     Test(test::Args),
     /// Check the rules of the house that the compiler does not
@@ -48,6 +55,9 @@ enum Job {
     /// Start a program so that it ends with us
     #[command(hide = true)]
     Leash(leash::Args),
+    /// Become the first process of a test host
+    #[command(hide = true)]
+    HostInit(testhost::init::Args),
     /// Load this machine until killed
     #[command(hide = true)]
     Provoke(provoke::Args),
@@ -61,6 +71,9 @@ fn main() -> anyhow::Result<()> {
         Job::Demo(args) => demo::run(&args),
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
+        Job::HostsTest(args) => hosts_test::run(&args),
+        Job::Package(args) => package::run(&args),
+        Job::HostInit(args) => testhost::init::run(&args),
         Job::Leash(args) => leash::run(&args),
         Job::Provoke(args) => provoke::run(&args),
     }

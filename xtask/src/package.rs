@@ -60,7 +60,15 @@ pub(crate) fn debs(profile: &str, out: &Path) -> Result<Vec<PathBuf>> {
     for (_, name) in PACKAGES {
         let mut command = Command::new(&cargo_deb);
         command.current_dir(shell::root()?);
-        command.args(["--no-build", "--strip", "--package", name, "--profile", profile, "--output"]);
+        command.args([
+            "--no-build",
+            "--strip",
+            "--package",
+            name,
+            "--profile",
+            profile,
+            "--output",
+        ]);
         shell::run(command.arg(out))?;
     }
     packages(out, "deb")
@@ -150,7 +158,8 @@ mod tests {
     #[test]
     fn only_our_own_packages_are_cleared() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["holdfast_0.0.9-1_amd64.deb", "holdfast-agent-0.0.9-1.x86_64.rpm", "other.deb"] {
+        for name in ["holdfast_0.0.9-1_amd64.deb", "holdfast-agent-0.0.9-1.x86_64.rpm", "other.deb"]
+        {
             fs::write(folder.path().join(name), "").unwrap();
         }
         clear(folder.path(), "deb").unwrap();

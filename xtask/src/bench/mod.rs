@@ -7,6 +7,7 @@
 mod idle;
 mod peers;
 mod process;
+mod run_queue;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -36,11 +37,18 @@ struct Bench {
     run: fn(&Options, &Stop) -> Result<Vec<Row>>,
 }
 
-const BENCHES: &[Bench] = &[Bench {
-    name: "idle",
-    help: "what the agent costs an idle host, beside node_exporter and sadc (default 60 s)",
-    run: idle::run,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "idle",
+        help: "what the agent costs an idle host, beside node_exporter and sadc (default 60 s)",
+        run: idle::run,
+    },
+    Bench {
+        name: "run-queue",
+        help: "what measuring the run queue costs a switch, beside runqlat (two minutes, root)",
+        run: run_queue::run,
+    },
+];
 
 /// What a measurement may be told.
 pub(crate) struct Options {

@@ -4,6 +4,7 @@
 //! are left out.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use holdfast_core::clock::BootTime;
+use tempfile::TempDir;
 
 use crate::leash::Leashed;
 use crate::shell;
+use crate::stop::Stop;
+
+/// How long a tool may take to compile its programs.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 const PACKAGES: &[&str] =
     &["prometheus-node-exporter", "sysstat", "bpfcc-tools", "bpftrace", "bpftool"];
@@ -64,6 +71,75 @@ impl NodeExporter {
         ensure!(answer.len() > 1000, "node_exporter answered with next to nothing");
         Ok(())
     }
+}
+
+/// A tool that shows run-queue latency by tracing the scheduler.
+pub(crate) struct Tracer {
+    /// What the rows call it.
+    pub(crate) name: &'static str,
+    /// Whether we compare ourselves with a target.
+    pub(crate) is_reference: bool,
+    program: &'static str,
+    package: &'static str,
+    argument: Option<&'static str>,
+}
+
+impl Tracer {
+    /// Those that Debian has.
+    pub(crate) const ALL: [Self; 2] = [
+        Self {
+            name: "runqlat (bcc)",
+            is_reference: true,
+            program: "runqlat-bpfcc",
+            package: "bpfcc-tools",
+            argument: None,
+        },
+        Self {
+            name: "runqlat.bt (bpftrace)",
+            is_reference: false,
+            program: "bpftrace",
+            package: "bpftrace",
+            argument: Some("/usr/sbin/runqlat.bt"),
+        },
+    ];
+
+    /// Whether it is there; says so when it is not.
+    pub(crate) fn installed(&self) -> bool {
+        let there = shell::find(self.program).is_some()
+            && self.argument.is_none_or(|script| Path::new(script).is_file());
+        if !there {
+            missing(self.name, self.package);
+        }
+        there
+    }
+
+    /// Starts it and waits until it traces.
+    pub(crate) fn start(&self, stop: &Stop) -> Result<Running> {
+        let program = shell::find(self.program).context("the tool is gone")?;
+        let folder = TempDir::with_prefix("holdfast-bench-").context("no temporary folder")?;
+        let log = folder.path().join("log");
+        // Python would keep its first line to itself.
+        let arguments = ["PYTHONUNBUFFERED=1".into(), program.into_os_string()];
+        let arguments = arguments.into_iter().chain(self.argument.map(OsString::from));
+        let env = shell::find("env").context("no program env")?;
+        let mut process = Leashed::start(&env, arguments, &[], Some(&log))?;
+        let start = BootTime::now();
+        while !fs::read_to_string(&log).unwrap_or_default().contains("Tracing") {
+            process.check()?;
+            let waited = BootTime::now().since(start);
+            ensure!(waited < START_LIMIT, "{} does not trace after {waited:?}", self.name);
+            ensure!(!stop.wait(Duration::from_millis(50)), "stopped");
+        }
+        // It says so just before the last program is attached.
+        ensure!(!stop.wait(Duration::from_secs(1)), "stopped");
+        Ok(Running { _process: process, _folder: folder })
+    }
+}
+
+/// A tool that traces; ended when dropped.
+pub(crate) struct Running {
+    _process: Leashed,
+    _folder: TempDir,
 }
 
 /// sadc, sampling once a second into `file`; `None` when it is not installed.

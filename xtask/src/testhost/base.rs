@@ -47,5 +47,8 @@ fn mirror(suite: &str) -> Result<String> {
     let mut apt = Command::new("apt-get");
     apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
     let text = shell::output(apt.arg(format!("Codename: {suite}")))?;
-    text.lines().next().map(str::to_owned).with_context(|| format!("apt knows no source of {suite}"))
+    text.lines()
+        .next()
+        .map(str::to_owned)
+        .with_context(|| format!("apt knows no source of {suite}"))
 }

@@ -30,7 +30,8 @@ pub(crate) struct Args {
 /// Never returns when all is well.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("mounts cannot be made private")?;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("mounts cannot be made private")?;
     let root = root(&args.base, &args.folder)?;
     kernel_files(&root)?;
     devices(&root)?;
@@ -87,7 +88,12 @@ fn devices(root: &Path) -> Result<()> {
     for folder in ["pts", "shm"] {
         fs::create_dir(dev.join(folder)).context("cannot create folders in /dev")?;
     }
-    mount_new("devpts", &dev.join("pts"), MsFlags::empty(), "newinstance,ptmxmode=0666,mode=620,gid=5")?;
+    mount_new(
+        "devpts",
+        &dev.join("pts"),
+        MsFlags::empty(),
+        "newinstance,ptmxmode=0666,mode=620,gid=5",
+    )?;
     mount_new("tmpfs", &dev.join("shm"), MsFlags::empty(), "")?;
     let links = [
         ("pts/ptmx", "ptmx"),
@@ -110,10 +116,12 @@ fn temporary(root: &Path) -> Result<()> {
 /// The host's name, and an empty machine id, which systemd fills.
 fn name(root: &Path, name: &str) -> Result<()> {
     unistd::sethostname(name).context("the host name cannot be set")?;
-    fs::write(root.join("etc/hostname"), format!("{name}\n")).context("cannot write /etc/hostname")?;
+    fs::write(root.join("etc/hostname"), format!("{name}\n"))
+        .context("cannot write /etc/hostname")?;
     let id = root.join("etc/machine-id");
     fs::write(&id, "").context("cannot write /etc/machine-id")?;
-    fs::set_permissions(&id, fs::Permissions::from_mode(0o444)).context("cannot protect /etc/machine-id")
+    fs::set_permissions(&id, fs::Permissions::from_mode(0o444))
+        .context("cannot protect /etc/machine-id")
 }
 
 /// Makes `root` the root and lets go of this machine's files.

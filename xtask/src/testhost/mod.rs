@@ -21,9 +21,10 @@ use holdfast_core::clock::BootTime;
 
 pub(crate) use self::base::base;
 pub(crate) use self::network::Switch;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::leash::Leashed;
-use crate::{shell, stop::Stop};
+use crate::shell;
+use crate::stop::Stop;
 
 /// Programs a test host needs on this machine, and the Debian packages that bring them.
 const NEEDS: &[(&str, &str)] = &[
@@ -51,17 +52,22 @@ pub(crate) struct Host {
     _files: tempfile::TempDir,
 }
 
-/// An error that names what this machine lacks for test hosts.
-pub(crate) fn check() -> Result<()> {
+/// Sweeps away what killed runs left behind; an error names what this machine
+/// lacks for test hosts.
+pub(crate) fn prepare() -> Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
         bail!("test hosts need root");
     }
-    let lacks: Vec<&str> =
-        NEEDS.iter().filter(|(program, _)| shell::find(program).is_none()).map(|need| need.1).collect();
+    let lacks: Vec<&str> = NEEDS
+        .iter()
+        .filter(|(program, _)| shell::find(program).is_none())
+        .map(|need| need.1)
+        .collect();
     if !lacks.is_empty() {
         bail!("test hosts need these Debian packages: {}", lacks.join(" "));
     }
-    Ok(())
+    network::sweep(is_left_behind)?;
+    cgroup::sweep(is_left_behind)
 }
 
 /// What all names of this process begin with.
@@ -85,12 +91,19 @@ impl Host {
         let cgroup = Cgroup::create(&format!("{}{name}", prefix()))?;
         // The leash joins the cgroup first: so the cgroup namespace is rooted there,
         // and systemd cannot touch this machine's own groups.
-        let mut arguments: Vec<OsString> = ["netns", "exec", port.namespace(), "unshare"].map(Into::into).into();
+        let mut arguments: Vec<OsString> =
+            ["netns", "exec", port.namespace(), "unshare"].map(Into::into).into();
         arguments.extend(
-            ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child=SIGKILL"].map(Into::into),
+            ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child=SIGKILL"]
+                .map(Into::into),
         );
         arguments.push(std::env::current_exe().context("our own path is unknown")?.into());
-        arguments.extend(["host-init".into(), name.clone().into(), base.into(), files.path().into()]);
+        arguments.extend([
+            "host-init".into(),
+            name.clone().into(),
+            base.into(),
+            files.path().into(),
+        ]);
         let ip = shell::find("ip").context("no ip program")?;
         let console = files.path().join("console");
         let mut process = Leashed::start(&ip, arguments, &cgroup.folders(), Some(&console))?;
@@ -102,7 +115,13 @@ impl Host {
             let state = host.try_run(["systemctl", "is-system-running"])?;
             Ok(matches!(state.stdout.trim_ascii(), b"running" | b"degraded").then_some(()))
         })
-        .with_context(|| format!("{} does not come up: {}", host.name, fs::read_to_string(&console).unwrap_or_default()))?;
+        .with_context(|| {
+            format!(
+                "{} does not come up: {}",
+                host.name,
+                fs::read_to_string(&console).unwrap_or_default()
+            )
+        })?;
         Ok(host)
     }
 
@@ -117,16 +136,23 @@ impl Host {
     }
 
     /// How a command inside ended, and what it printed.
-    pub(crate) fn try_run<const N: usize>(&self, command: [&str; N]) -> Result<std::process::Output> {
-        self.command(&command).output().with_context(|| format!("cannot run {} inside", command.join(" ")))
+    pub(crate) fn try_run<const N: usize>(
+        &self,
+        command: [&str; N],
+    ) -> Result<std::process::Output> {
+        self.command(&command)
+            .output()
+            .with_context(|| format!("cannot run {} inside", command.join(" ")))
     }
 
     /// Copies a file into the folder `to` inside; returns its path there.
     pub(crate) fn push(&self, from: &Path, to: &str) -> Result<String> {
-        let name = from.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
+        let name =
+            from.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
         let inside = format!("{to}/{name}");
         let outside = PathBuf::from(format!("/proc/{}/root{inside}", self.leader));
-        fs::copy(from, &outside).with_context(|| format!("cannot copy {} to {inside}", from.display()))?;
+        fs::copy(from, &outside)
+            .with_context(|| format!("cannot copy {} to {inside}", from.display()))?;
         Ok(inside)
     }
 
@@ -142,7 +168,13 @@ impl Host {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--target"]);
         nsenter.arg(self.leader.to_string());
-        nsenter.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb"]);
+        nsenter.args([
+            "env",
+            "-i",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "TERM=dumb",
+        ]);
         nsenter.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"]).args(command);
         nsenter
     }

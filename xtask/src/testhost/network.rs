@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{is_left_behind, prefix};
+use super::prefix;
 use crate::shell;
 
 /// The first three bytes of all addresses; a host's number is the fourth.
@@ -21,13 +21,8 @@ pub(super) struct Port {
 }
 
 impl Switch {
-    /// An empty bridge. Sweeps away namespaces of runs that were killed.
+    /// An empty bridge.
     pub(crate) fn new() -> Result<Self> {
-        for line in ip(&["netns", "list"])?.lines() {
-            if let Some(name) = line.split_whitespace().next().filter(|name| is_left_behind(name)) {
-                ip(&["netns", "delete", name])?;
-            }
-        }
         let switch = Self { namespace: format!("{}switch", prefix()) };
         let name = switch.namespace.as_str();
         ip(&["netns", "add", name])?;
@@ -41,10 +36,14 @@ impl Switch {
     /// A namespace for host number `number`, with a cable to the bridge.
     pub(super) fn plug(&self, number: u8) -> Result<Port> {
         let port = Port { namespace: format!("{}h{number}", prefix()) };
-        let (switch, name, cable) = (self.namespace.as_str(), port.namespace(), format!("port{number}"));
+        let (switch, name, cable) =
+            (self.namespace.as_str(), port.namespace(), format!("port{number}"));
         ip(&["netns", "add", name])?;
         ip(&["-n", name, "link", "set", "lo", "up"])?;
-        ip(&["-n", switch, "link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", name])?;
+        ip(&[
+            "-n", switch, "link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns",
+            name,
+        ])?;
         ip(&["-n", switch, "link", "set", &cable, "master", "bridge", "up"])?;
         ip(&["-n", name, "address", "add", &format!("{NETWORK}.{number}/24"), "dev", "eth0"])?;
         ip(&["-n", name, "link", "set", "eth0", "up"])?;
@@ -69,6 +68,14 @@ impl Drop for Port {
     fn drop(&mut self) {
         remove(&self.namespace);
     }
+}
+
+/// Removes the namespaces of earlier runs, by their names.
+pub(super) fn sweep(is_left_behind: impl Fn(&str) -> bool) -> Result<()> {
+    let list = ip(&["netns", "list"])?;
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| is_left_behind(name)).for_each(remove);
+    Ok(())
 }
 
 fn remove(namespace: &str) {
