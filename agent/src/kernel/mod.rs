@@ -1,27 +1,84 @@
-//! Everything that touches BPF. The rest of the agent runs, degraded and saying so, without it.
+//! Everything that touches BPF. The rest of the agent runs, degraded and saying
+//! so, without it.
+//!
+//! [`Kernel`] loads the object's programs, each by itself, and lends out their
+//! counters; the probes turn those into signals. It knows neither units nor
+//! signals by name.
+
+mod btf;
+pub mod cells;
+mod cost;
+mod events;
+mod fdinfo;
+mod layout;
+mod object;
+mod programs;
+mod reason;
+mod size;
+mod tables;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use aya::maps::RingBuf;
+use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::slots::{DEVICE_SETS, UNIT_SETS, device_key, device_set, unit_set};
+use holdfast_agent_ebpf::{loss, maps};
 use tokio::io::unix::AsyncFd;
 
 use crate::host::Root;
+use cells::{Cell, Cells, PerCpu, load};
+use object::Object;
+use size::Size;
+use tables::Table;
+
+pub use cost::{Measurement, ProgramCost};
+pub use events::{Events, KernelEvent};
 
 /// What to load, and how large.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Unit slots asked for.
+    /// Unit slots asked for, slot 0 included.
     pub unit_slots: usize,
-    /// Most memory of all maps.
+    /// Most memory that all maps together may take.
     pub map_limit_bytes: u64,
-    /// Programs not to load, by name.
+    /// Programs not to load, by name ("sched_process_exit"), or one form of a program
+    /// ("sched_switch/sched_info").
     pub disabled: Vec<String>,
 }
 
-/// Why the kernel refused an update.
+impl Default for Options {
+    fn default() -> Self {
+        Self { unit_slots: 256, map_limit_bytes: 4 << 20, disabled: Vec::new() }
+    }
+}
+
+/// Why something asked of the loaded programs could not be done.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot update the table {0}")]
-pub struct Error(&'static str);
+pub enum Error {
+    /// No free entry for a key.
+    #[error("no room in the {table} table: {ways} entries with this hash are in use")]
+    TableFull {
+        /// Which table.
+        table: &'static str,
+        /// How many entries share a hash.
+        ways: usize,
+    },
+    /// A row that the table does not have.
+    #[error("row {row} is beyond the {rows} that fit the map memory limit")]
+    NoSuchRow {
+        /// The row asked for.
+        row: usize,
+        /// How many there are.
+        rows: usize,
+    },
+    /// The kernel does not account.
+    #[error("the kernel does not account for programs (it needs CAP_SYS_ADMIN)")]
+    Accounting(#[source] io::Error),
+    /// The program for benchmarks could not be loaded.
+    #[error("{0}")]
+    Empty(String),
+}
 
 /// Whether a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,173 +89,259 @@ pub enum State {
     Off,
 }
 
-/// One eBPF program as it was loaded.
-#[derive(Debug, Clone)]
+/// One eBPF program, as it could be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramStatus {
-    /// Name.
+    /// Its name.
     pub name: &'static str,
-    /// How it is attached.
+    /// How it is attached, and in which form.
     pub variant: &'static str,
     /// Whether it runs.
     pub state: State,
-    /// Why not, or what is lost.
+    /// Why it is off, or why it is not in the best form; empty when nothing is wrong.
     pub reason: String,
-    /// Memory of the maps it is the first to use.
+    /// Memory of the maps that it is the first to use.
     pub map_bytes: u64,
 }
 
-/// What a program cost while it was measured.
-#[derive(Debug, Clone)]
-pub struct ProgramCost {
-    /// Name.
-    pub name: &'static str,
-    /// Runs per second.
-    pub events_per_second: f64,
-    /// Time of one run.
-    pub ns_per_event: f64,
-}
-
-/// A running measurement of the programs' cost.
+/// The loaded programs and their maps. Dropping it unloads everything.
 #[derive(Debug)]
-pub struct Measurement {}
-
-impl Measurement {
-    /// Ends the measurement.
-    #[must_use]
-    pub fn finish(self, _kernel: &Kernel) -> Vec<ProgramCost> {
-        Vec::new()
-    }
+pub struct Kernel {
+    object: Object,
+    root: Root,
+    size: Size,
+    sched: PerCpu<SchedCell>,
+    block: PerCpu<BlockCell>,
+    tcp: Cells<TcpCell>,
+    reclaim: Cells<Histogram>,
+    process: Cells<ProcessCell>,
+    losses: Cells<Word>,
+    units: Table,
+    devices: Table,
 }
-
-/// A rare fact the kernel told.
-#[derive(Debug, Clone)]
-pub enum KernelEvent {
-    /// A process ended by a signal or with a non-zero code.
-    Exit {
-        /// Its cgroup.
-        cgroup_id: u64,
-        /// Its id in the initial namespace.
-        pid: u32,
-        /// Its command name.
-        command: String,
-        /// Exit code.
-        code: u8,
-        /// Signal, 0 for none.
-        signal: u8,
-        /// Whether it dumped core.
-        core_dumped: bool,
-        /// When, on the boot-time clock.
-        at_ns: u64,
-    },
-    /// A process was killed because memory ran out.
-    OomKill {
-        /// Its cgroup.
-        cgroup_id: u64,
-        /// Its id in the initial namespace.
-        pid: u32,
-        /// Its command name.
-        command: String,
-        /// When, on the boot-time clock.
-        at_ns: u64,
-    },
-}
-
-/// The stream of kernel events.
-#[derive(Debug)]
-pub struct Events {}
-
-impl Events {
-    /// Waits for events and appends at most 256.
-    ///
-    /// # Errors
-    ///
-    /// The ring buffer cannot be waited for.
-    pub async fn next(&mut self, _out: &mut Vec<KernelEvent>) -> io::Result<()> {
-        std::future::pending().await
-    }
-}
-
-/// The loaded eBPF programs and their maps.
-#[derive(Debug)]
-pub struct Kernel {}
 
 impl Kernel {
-    /// Loads each program by itself.
+    /// Loads each program by itself and maps their counters.
     ///
     /// # Errors
     ///
-    /// One sentence why eBPF cannot be used at all.
-    pub fn start(_options: &Options, _root: &Root) -> Result<Self, String> {
-        Err("this build has no eBPF programs".to_owned())
+    /// One sentence why eBPF cannot be used here at all.
+    pub fn start(options: &Options, root: &Root) -> Result<Self, String> {
+        if let Some(missing) = reason::missing_privilege(root) {
+            return Err(missing);
+        }
+        let cpus = possible_cpus(root)?;
+        let size = Size::fit(cpus, options.unit_slots, options.map_limit_bytes)?;
+        let object = Object::load(options, size, root)?;
+        trim_heap();
+
+        let (unit_rows, device_rows) = (size.unit_rows as usize, size.device_rows as usize);
+        let units = map(&object, maps::UNITS, UNIT_SETS as usize, true)?;
+        let devices = map(&object, maps::DEVICES, DEVICE_SETS as usize, true)?;
+        Ok(Self {
+            sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
+            block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
+            tcp: map(&object, maps::TCP, unit_rows, false)?,
+            reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
+            process: map(&object, maps::PROCESS, unit_rows, false)?,
+            losses: map(&object, maps::LOSSES, loss::NAMES.len(), false)?,
+            units: Table::new("unit", units, unit_set),
+            devices: Table::new("device", devices, device_set),
+            object,
+            root: root.clone(),
+            size,
+        })
     }
 
-    /// Unit slots there are, slot 0 included.
+    /// Unit slots there are, slot 0 included; perhaps fewer than asked for.
     #[must_use]
     pub fn unit_slots(&self) -> usize {
-        0
+        self.size.unit_rows as usize
     }
 
     /// Device rows there are, row 0 included.
     #[must_use]
     pub fn device_rows(&self) -> usize {
-        0
+        self.size.device_rows as usize
     }
 
-    /// Counts cgroup `cgroup_id` in `slot` from now on.
+    /// Counts what happens in a cgroup for `slot` from now on. Several cgroups may
+    /// share a slot.
     ///
     /// # Errors
     ///
-    /// The table is full.
-    pub fn assign_unit(&self, _cgroup_id: u64, _slot: usize) -> Result<(), Error> {
-        Ok(())
+    /// There is no such slot, or no room in the table.
+    pub fn assign_unit(&self, cgroup_id: u64, slot: usize) -> Result<(), Error> {
+        check_row(slot, self.unit_slots())?;
+        self.units.assign(cgroup_id, slot)
     }
 
-    /// Counts cgroup `cgroup_id` in slot 0 from now on.
-    pub fn release_unit(&self, _cgroup_id: u64) {}
+    /// Counts what happens in a cgroup for slot 0 from now on.
+    pub fn release_unit(&self, cgroup_id: u64) {
+        self.units.release(cgroup_id);
+    }
 
-    /// Counts device `major:minor` in `row` from now on.
+    /// Counts what a block device does for `row` from now on.
     ///
     /// # Errors
     ///
-    /// The table is full.
-    pub fn assign_device(&self, _major: u32, _minor: u32, _row: usize) -> Result<(), Error> {
-        Ok(())
+    /// There is no such row, or no room in the table.
+    pub fn assign_device(&self, major: u32, minor: u32, row: usize) -> Result<(), Error> {
+        check_row(row, self.device_rows())?;
+        self.devices.assign(device_key(major, minor), row)
     }
 
-    /// Every program and its state.
+    /// Every program and how it could be loaded.
     #[must_use]
     pub fn programs(&self) -> &[ProgramStatus] {
-        &[]
+        &self.object.statuses
     }
 
-    /// Memory of all maps.
+    /// Memory of all maps, as the kernel counts it.
     #[must_use]
     pub fn map_bytes(&self) -> u64 {
-        0
+        self.object.map_bytes
     }
 
     /// Everything the programs had to drop, by cause.
     #[must_use]
     pub fn losses(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+        let counted = loss::NAMES
+            .iter()
+            .enumerate()
+            .map(|(n, name)| (*name, self.losses.get(n).map(load).unwrap_or_default()));
+        let skipped = self
+            .object
+            .running
+            .iter()
+            .filter_map(|(_, function)| self.object.program(function)?.fd().ok())
+            .filter_map(|fd| fdinfo::number(fd.as_fd(), "recursion_misses"))
+            .sum();
+        counted.chain([("program_skipped", skipped)]).collect()
     }
 
-    /// Turns the kernel's accounting of programs on.
+    /// Turns the kernel's accounting of programs on until the measurement ends.
     ///
     /// # Errors
     ///
     /// The kernel refuses it.
     pub fn measure(&self) -> Result<Measurement, Error> {
-        Ok(Measurement {})
+        Measurement::start(&self.object)
     }
 
-    /// The stream of events, once.
+    /// Adds the program "empty" to what is measured: it does nothing at each
+    /// context switch, so its cost is that of being called and accounted for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it.
+    pub fn attach_empty(&mut self) -> Result<(), Error> {
+        self.object.attach_empty(&self.root).map_err(Error::Empty)
+    }
+
+    /// The stream of events; `None` the second time.
     pub fn take_events(&mut self) -> Option<Events> {
-        None
+        let ring = self.object.take_map(maps::EVENTS)?;
+        RingBuf::try_from(ring).ok().map(Events::new)
+    }
+
+    /// What the scheduler's programs count, by unit slot.
+    #[must_use]
+    pub fn sched(&self) -> &PerCpu<SchedCell> {
+        &self.sched
+    }
+
+    /// What the block program counts, by device row.
+    #[must_use]
+    pub fn block(&self) -> &PerCpu<BlockCell> {
+        &self.block
+    }
+
+    /// What the TCP programs count, by unit slot.
+    #[must_use]
+    pub fn tcp(&self) -> &Cells<TcpCell> {
+        &self.tcp
+    }
+
+    /// Time in direct reclaim, by unit slot.
+    #[must_use]
+    pub fn reclaim(&self) -> &Cells<Histogram> {
+        &self.reclaim
+    }
+
+    /// Ends of processes, by unit slot.
+    #[must_use]
+    pub fn process(&self) -> &Cells<ProcessCell> {
+        &self.process
+    }
+
+    /// Why programs of `names` that are off are off, and what is worse about those
+    /// that run in a lesser form: `Err` when none of them runs, `Ok(None)` when all
+    /// run at their best.
+    ///
+    /// # Errors
+    ///
+    /// None of the programs runs: why.
+    pub fn health(&self, names: &[&str]) -> Result<Option<String>, String> {
+        let of = |state| {
+            self.programs().iter().filter(move |p| names.contains(&p.name) && p.state == state)
+        };
+        let mut reasons: Vec<String> = Vec::new();
+        let off = of(State::Off).map(|p| format!("{} is off: {}", p.name, p.reason));
+        let lesser = of(State::Active).map(|p| p.reason.clone()).filter(|r| !r.is_empty());
+        for reason in off.chain(lesser) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        let joined = reasons.join("; ");
+        if of(State::Active).next().is_none() {
+            return Err(joined);
+        }
+        Ok((!joined.is_empty()).then_some(joined))
     }
 }
 
-/// Registers `t` with the runtime for readiness.
+fn check_row(row: usize, rows: usize) -> Result<(), Error> {
+    if row < rows { Ok(()) } else { Err(Error::NoSuchRow { row, rows }) }
+}
+
+fn map<T: Cell>(
+    object: &Object,
+    name: &str,
+    count: usize,
+    writable: bool,
+) -> Result<Cells<T>, String> {
+    let fd = object.map(name).ok_or_else(|| format!("the eBPF object has no map {name}"))?;
+    Cells::map(fd, count, writable)
+        .map_err(|error| format!("the counters of {name} cannot be mapped into memory: {error}"))
+}
+
+/// How many CPUs the host may ever have.
+fn possible_cpus(root: &Root) -> Result<usize, String> {
+    let path = root.path("sys/devices/system/cpu/possible");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    last_cpu(&text)
+        .map(|last| last + 1)
+        .ok_or_else(|| format!("{} is not a list of CPUs", path.display()))
+}
+
+fn last_cpu(list: &str) -> Option<usize> {
+    list.trim().rsplit([',', '-']).next()?.parse().ok().filter(|cpu| *cpu < 1 << 16)
+}
+
+/// Gives back what reading the kernel's types took, which is never needed again.
+#[expect(unsafe_code, reason = "the C library's only interface to it")]
+fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches only memory that is not in use.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
+/// Registers `t` with the runtime, to wait until it is readable.
 ///
 /// # Errors
 ///
@@ -207,4 +350,33 @@ impl Kernel {
 pub fn readiness<T: AsFd + AsRawFd>(t: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: `t` owns its descriptor and gives the same one for as long as it lives.
     unsafe { AsyncFd::register(t) }.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_those_of_the_wire() {
+        use holdfast_agent_ebpf::histogram as kernel;
+        use holdfast_proto::histogram as wire;
+        assert_eq!(kernel::BUCKETS, wire::BUCKETS);
+        let edges = (0..wire::BUCKETS).flat_map(|index| {
+            let low = wire::lower_bound(index);
+            [low.saturating_sub(1), low, low + 1, wire::upper_bound(index) - 1]
+        });
+        let powers = (0..64).map(|bit| 1u64 << bit);
+        for value in edges.chain(powers).chain([u64::MAX]).chain((0..1 << 16).step_by(7)) {
+            assert_eq!(kernel::bucket_of(value) as usize, wire::bucket_of(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn lists_of_cpus() {
+        assert_eq!(last_cpu("0\n"), Some(0));
+        assert_eq!(last_cpu("0-7\n"), Some(7));
+        assert_eq!(last_cpu("0-3,8-11"), Some(11));
+        assert_eq!(last_cpu(""), None);
+        assert_eq!(last_cpu("0-99999999"), None);
+    }
 }

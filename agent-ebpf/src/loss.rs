@@ -1,0 +1,38 @@
+//! Everything the programs may have to drop, each with its own counter.
+
+macro_rules! losses {
+    ($($(#[doc = $doc:literal])+ $id:ident = $name:literal;)+) => {
+        /// Why something was not counted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Loss { $($(#[doc = $doc])+ $id,)+ }
+
+        /// Names of the causes, in the order of [`Loss`].
+        pub const NAMES: &[&str] = &[$($name,)+];
+    };
+}
+
+losses! {
+    /// An interval that ended before it began: clocks of two CPUs apart.
+    NegativeInterval = "interval_negative";
+    /// A task switched to without a stamp of when it became runnable.
+    SwitchUnstamped = "switch_unstamped";
+    /// Task storage that could not be had: no memory, or busy.
+    TaskStorage = "task_storage_refused";
+    /// A request without the time it was made: the device's `iostats` is off.
+    RequestUnstamped = "request_unstamped";
+    /// More tasks in direct reclaim at once than the map holds.
+    ReclaimMapFull = "reclaim_map_full";
+    /// The end of a reclaim whose begin was not seen.
+    ReclaimUnmatched = "reclaim_unmatched";
+    /// Socket storage that could not be had: no memory, or busy.
+    SocketStorage = "socket_storage_refused";
+    /// The end of a connect whose begin was not seen.
+    ConnectUnmatched = "connect_unmatched";
+    /// More events of one kind on one CPU in a second than are let through.
+    EventRate = "event_rate_limited";
+    /// An event for which the ring buffer had no room.
+    EventRing = "event_ring_full";
+    /// A row or CPU beyond its map. Never happens unless the agent sized a map wrongly.
+    OutOfRange = "row_out_of_range";
+}

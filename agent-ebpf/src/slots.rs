@@ -1,0 +1,56 @@
+//! How a program finds the row of a unit or device: a small table of sets, four
+//! entries each, a set being one cache line.
+//!
+//! An array that only the agent writes: no locks, no allocation, one look-up. An
+//! absent key means row 0, "everything else".
+
+use crate::cells::Word;
+
+/// Entries in a set.
+pub const WAYS: usize = 4;
+/// Sets of the unit table (8,192 entries).
+pub const UNIT_SETS: u32 = 1 << UNIT_SET_BITS;
+const UNIT_SET_BITS: u32 = 11;
+/// Sets of the device table (256 entries).
+pub const DEVICE_SETS: u32 = 1 << DEVICE_SET_BITS;
+const DEVICE_SET_BITS: u32 = 6;
+
+/// One key and its row.
+#[repr(C)]
+pub struct Entry {
+    /// The key; 0 when the entry is free.
+    pub key: Word,
+    /// The row.
+    pub row: Word,
+}
+
+/// All entries that a key may be in.
+#[repr(C, align(64))]
+pub struct Set {
+    /// The entries.
+    pub entries: [Entry; WAYS],
+}
+
+/// The set of a cgroup id. Ids are small and dense: multiplying by the golden
+/// ratio spreads them evenly.
+#[inline(always)]
+#[must_use]
+pub const fn unit_set(cgroup_id: u64) -> u32 {
+    (cgroup_id.wrapping_mul(GOLDEN) >> (64 - UNIT_SET_BITS)) as u32
+}
+
+/// The set of a device key.
+#[inline(always)]
+#[must_use]
+pub const fn device_set(key: u64) -> u32 {
+    (key.wrapping_mul(GOLDEN) >> (64 - DEVICE_SET_BITS)) as u32
+}
+
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The key of a block device. Never 0.
+#[inline(always)]
+#[must_use]
+pub const fn device_key(major: u32, minor: u32) -> u64 {
+    1 << 63 | (major as u64) << 32 | minor as u64
+}

@@ -1,0 +1,7 @@
+//! What all programs share.
+
+pub mod count;
+pub mod events;
+pub mod kernel;
+pub mod storage;
+pub mod units;
