@@ -4,12 +4,24 @@
 
 pub mod backoff;
 pub mod catalogue;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod frame;
 pub mod host;
 pub mod kernel;
+pub mod local_api;
 pub mod losses;
+pub mod metrics;
 pub mod probes;
 pub mod report;
+pub mod sampler;
 pub mod summary;
 pub mod units;
 pub mod uplink;
+
+/// The definition of the command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <cli::Cli as clap::CommandFactory>::command()
+}

@@ -1,2 +1,77 @@
-//! x
-fn main(){}
+//! `holdfast-agent`: parses arguments, starts the log and the runtime, gives the exit code.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use holdfast_agent::cli::{Cli, Command, ConfigCommand, Run};
+use holdfast_agent::config::{self, Config};
+use holdfast_agent::daemon;
+use holdfast_agent::host::Root;
+use holdfast_core::logs;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Exit code for wrong usage and configuration that cannot be used.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(run) => match configure(&run) {
+            Ok(config) => start(config),
+            Err(error) => return refuse(&error),
+        },
+        Command::Config(ConfigCommand::Check { config }) => {
+            let run = Run { config, ..Run::default() };
+            return configure(&run).map_or_else(|error| refuse(&error), |_| ExitCode::SUCCESS);
+        }
+        Command::Config(ConfigCommand::Default) => {
+            print!("{}", config::default_file());
+            return ExitCode::SUCCESS;
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("holdfast-agent: {error:#}");
+    ExitCode::from(USAGE)
+}
+
+/// The checked configuration, with the flags laid over it and the log started.
+fn configure(run: &Run) -> anyhow::Result<Config> {
+    logs::init(run.log_format, "info")?;
+    let mut config = Config::load(run.config.as_deref())?;
+    run.apply(&mut config);
+    config.check()?;
+    Ok(config)
+}
+
+fn start(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let stop = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            stop.cancel();
+        });
+        daemon::run(config, Root::default(), shutdown).await?;
+        Ok(())
+    })
+}

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{LinkState, ProbeStatus, State, Vitals};
+use crate::report::{LinkState, ProbeCost, ProbeStatus, State, Vitals};
 
 /// A sampler that has not ticked for so long is not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub vitals: Vitals,
     /// State of every probe.
     pub probes: Arc<[ProbeStatus]>,
+    /// What reading each probe cost.
+    pub costs: Vec<ProbeCost>,
     /// Time the last tick took.
     pub tick_duration: Duration,
     /// Unit slots in use.
@@ -165,6 +167,19 @@ impl Collector for Page {
                 let value = f64::from(u8::from(probe.state == state));
                 write(gauge, states.encode_family(&labels)?, value)?;
             }
+        }
+        let help = "Time the sampler took to read each probe";
+        let mut times = encoder.encode_descriptor("probe_read_seconds", help, None, counter)?;
+        for cost in &snapshot.costs {
+            let labels = [("probe", cost.name)];
+            write(counter, times.encode_family(&labels)?, cost.total.as_secs_f64())?;
+        }
+        let help = "Time of the slowest read of each probe";
+        let mut slowest =
+            encoder.encode_descriptor("probe_slowest_read_seconds", help, None, gauge)?;
+        for cost in &snapshot.costs {
+            let labels = [("probe", cost.name)];
+            write(gauge, slowest.encode_family(&labels)?, cost.slowest.as_secs_f64())?;
         }
         Ok(())
     }

@@ -147,6 +147,34 @@ pub struct ProgramStatus {
     pub ns_per_event: Option<f64>,
 }
 
+/// What reading a probe cost so far, in time of the sampler's thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeCost {
+    /// Name of the probe.
+    pub name: &'static str,
+    /// How often it was read.
+    pub reads: u64,
+    /// Time of all reads together.
+    pub total: Duration,
+    /// Time of the slowest.
+    pub slowest: Duration,
+}
+
+impl ProbeCost {
+    /// No cost yet.
+    #[must_use]
+    pub const fn of(name: &'static str) -> Self {
+        Self { name, reads: 0, total: Duration::ZERO, slowest: Duration::ZERO }
+    }
+
+    /// Takes in a read.
+    pub fn add(&mut self, time: Duration) {
+        self.reads += 1;
+        self.total = self.total.saturating_add(time);
+        self.slowest = self.slowest.max(time);
+    }
+}
+
 /// The agent's own cost and losses.
 #[derive(Debug, Clone, Default)]
 pub struct Vitals {

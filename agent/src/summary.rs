@@ -105,11 +105,12 @@ impl Summarizer {
         for id in SignalId::all() {
             let owner = id.signal().owner;
             for row in 0..self.rows[owner as usize] {
-                let entry = &current.rows(owner)[row];
-                if !entry.live {
+                let (entry, before) = (&current.rows(owner)[row], &previous.rows(owner)[row]);
+                // One that died since the last tick has a last sample.
+                if !entry.live && !before.live {
                     continue;
                 }
-                let same = previous.rows(owner)[row].generation == entry.generation;
+                let same = before.generation == entry.generation;
                 let sample = if id.signal().kind == Kind::Histogram {
                     distribution(id, row, same.then_some(previous), current)
                 } else {

@@ -227,7 +227,7 @@ impl Units {
         match birth.kind {
             BirthKind::Refused => return self.losses.add(Cause::Units, 1),
             BirthKind::Given => {
-                frame.assign(Owner::Unit, birth.slot, self.table.slot_name(birth.slot))
+                frame.assign(Owner::Unit, birth.slot, self.table.slot_name(birth.slot));
             }
             BirthKind::Revived => frame.revive(Owner::Unit, birth.slot),
             BirthKind::Joined => {}

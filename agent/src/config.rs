@@ -1,0 +1,329 @@
+//! Configuration of the agent: what may be set, what it means, what is sensible.
+//!
+//! [`Config`] is what files and flags say; [`Config::check`] turns down what cannot
+//! work, in the words of the keys. The documented default file is printed from
+//! [`KEYS`], and a test holds the two together.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use holdfast_core::address;
+use holdfast_proto::limits;
+use serde::{Deserialize, Serialize};
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_FILE: &str = "/etc/holdfast/agent.toml";
+/// Where the socket is when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/holdfast/agent.sock";
+
+/// Most unit slots: what a host's series may be at most, with room for devices.
+const UNIT_SLOTS: std::ops::RangeInclusive<usize> = 2..=1024;
+/// Least and most memory for eBPF maps.
+const MAP_LIMIT: std::ops::RangeInclusive<u64> = (256 << 10)..=(256 << 20);
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this host in the fleet; the kernel's node name when empty.
+    pub host_name: String,
+    /// The collector, as `http://HOST:PORT`; none when empty.
+    pub collector: String,
+    /// Unix socket of the local API.
+    pub socket: PathBuf,
+    /// Address of the metrics page.
+    pub metrics: SocketAddr,
+    /// Whether `metrics` may be an address that other hosts reach.
+    pub insecure_plaintext: bool,
+    /// What must survive a restart.
+    pub state_dir: PathBuf,
+    /// Length of a summary window, in whole seconds.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub summary_interval: Duration,
+    /// The eBPF programs.
+    pub ebpf: Ebpf,
+}
+
+/// What can be set about the eBPF programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ebpf {
+    /// Whether to load any.
+    pub enabled: bool,
+    /// How many units are told apart.
+    pub unit_slots: usize,
+    /// Most kernel memory for all maps.
+    pub map_limit: ByteSize,
+    /// Programs not to load.
+    pub disabled: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host_name: String::new(),
+            collector: "http://127.0.0.1:7401".to_owned(),
+            socket: DEFAULT_SOCKET.into(),
+            metrics: SocketAddr::from(([127, 0, 0, 1], 7404)),
+            insecure_plaintext: false,
+            state_dir: "/var/lib/holdfast/agent".into(),
+            summary_interval: Duration::from_secs(10),
+            ebpf: Ebpf::default(),
+        }
+    }
+}
+
+impl Default for Ebpf {
+    fn default() -> Self {
+        Self { enabled: true, unit_slots: 256, map_limit: ByteSize::mib(4), disabled: Vec::new() }
+    }
+}
+
+/// Why a configuration cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is malformed.
+    #[error(transparent)]
+    File(#[from] holdfast_core::config::Error),
+    /// A value is out of its bounds.
+    #[error("`{key}` cannot be {value}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What is wrong with that, and what would be right.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads `named`, or the default file where there is one, with its drop-ins.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; values are not checked yet.
+    pub fn load(named: Option<&Path>) -> Result<Self, Error> {
+        Ok(holdfast_core::config::load(named, Path::new(DEFAULT_FILE))?)
+    }
+
+    /// Turns down values that cannot work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for the first one.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |key, value: &dyn std::fmt::Display, problem: &str| {
+            Err(Error::Value { key, value: format!("`{value}`"), problem: problem.to_owned() })
+        };
+        if !self.host_name.is_empty() && !limits::is_host_name(&self.host_name) {
+            let problem = "a host name has letters, digits, `-`, `.`, `_` and at most 253 of them";
+            return refuse("host_name", &self.host_name, problem);
+        }
+        if !self.collector.is_empty() && !self.collector.starts_with("http://") {
+            let problem = "give an address of the form http://HOST:PORT, or \"\" for none";
+            return refuse("collector", &self.collector, problem);
+        }
+        for (key, path) in [("socket", &self.socket), ("state_dir", &self.state_dir)] {
+            if !path.is_absolute() {
+                return refuse(key, &path.display(), "give an absolute path");
+            }
+        }
+        if let Err(error) = address::check_listen(self.metrics, self.insecure_plaintext) {
+            return refuse("metrics", &self.metrics, &error.to_string());
+        }
+        let interval = self.summary_interval;
+        let whole = interval.subsec_nanos() == 0;
+        let in_range =
+            u32::try_from(interval.as_millis()).is_ok_and(|ms| limits::WINDOW_MS.contains(&ms));
+        if !whole || !in_range {
+            let problem = "give whole seconds, from 1s to 60s";
+            return refuse("summary_interval", &format_args!("{interval:?}"), problem);
+        }
+        if !UNIT_SLOTS.contains(&self.ebpf.unit_slots) {
+            let problem = format!("give {} to {}", UNIT_SLOTS.start(), UNIT_SLOTS.end());
+            return refuse("ebpf.unit_slots", &self.ebpf.unit_slots, &problem);
+        }
+        if !MAP_LIMIT.contains(&self.ebpf.map_limit.as_u64()) {
+            return refuse("ebpf.map_limit", &self.ebpf.map_limit, "give 256 KiB to 256 MiB");
+        }
+        Ok(())
+    }
+}
+
+/// A key of the file, for people.
+struct Key {
+    table: &'static str,
+    name: &'static str,
+    /// Its default, as TOML.
+    default: &'static str,
+    help: &'static str,
+}
+
+/// Every key, in the order of the file.
+const KEYS: &[Key] = &[
+    Key {
+        table: "",
+        name: "host_name",
+        default: "\"\"",
+        help: "Name of this host in the fleet: letters, digits, `-`, `.` and `_`.\nEmpty: the kernel's node name.",
+    },
+    Key {
+        table: "",
+        name: "collector",
+        default: "\"http://127.0.0.1:7401\"",
+        help: "Where the collector takes agents' streams. Empty: keep to this host.",
+    },
+    Key {
+        table: "",
+        name: "socket",
+        default: "\"/run/holdfast/agent.sock\"",
+        help: "Unix socket for `holdfast local`. Root and the agent's own user may ask.",
+    },
+    Key {
+        table: "",
+        name: "metrics",
+        default: "\"127.0.0.1:7404\"",
+        help: "Address of the agent's own metrics, /metrics and /healthz, over HTTP.",
+    },
+    Key {
+        table: "",
+        name: "insecure_plaintext",
+        default: "false",
+        help: "Allow `metrics` to be an address that other hosts can reach, without TLS.",
+    },
+    Key {
+        table: "",
+        name: "state_dir",
+        default: "\"/var/lib/holdfast/agent\"",
+        help: "Folder of what must survive a restart. One agent at a time holds it.",
+    },
+    Key {
+        table: "",
+        name: "summary_interval",
+        default: "\"10s\"",
+        help: "How often the 1 s samples are summed up and sent: whole seconds, 1s to 60s.",
+    },
+    Key {
+        table: "ebpf",
+        name: "enabled",
+        default: "true",
+        help: "Load eBPF programs. Without them the agent goes on with what files tell.",
+    },
+    Key {
+        table: "ebpf",
+        name: "unit_slots",
+        default: "256",
+        help: "How many units are told apart at once, 2 to 1024; the rest counts as \"other\".\nFewer are had when the maps would not fit into `map_limit`.",
+    },
+    Key {
+        table: "ebpf",
+        name: "map_limit",
+        default: "\"4 MiB\"",
+        help: "Most kernel memory of all maps together, 256 KiB to 256 MiB.",
+    },
+    Key {
+        table: "ebpf",
+        name: "disabled",
+        default: "[]",
+        help: "Programs not to load, by the names that `holdfast local probes` shows.",
+    },
+];
+
+/// The default file: every key with its help, commented out.
+#[must_use]
+pub fn default_file() -> String {
+    let mut text = String::from(
+        "# Configuration of holdfast-agent.\n\
+         #\n\
+         # Every key is shown with its default. Files in agent.toml.d/*.toml are laid over\n\
+         # this one, in the order of their names; flags win over both.\n\
+         # `holdfast-agent config check` tells whether all of it can be used.\n",
+    );
+    let mut table = "";
+    for key in KEYS {
+        if key.table != table {
+            table = key.table;
+            let _ = write!(text, "\n[{table}]\n");
+        }
+        text.push('\n');
+        for line in key.help.lines() {
+            let _ = writeln!(text, "# {line}");
+        }
+        let _ = writeln!(text, "#{} = {}", key.name, key.default);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(Some(&file))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn the_default_file_holds_every_key_with_its_default() {
+        assert_eq!(load(&default_file()).unwrap(), Config::default());
+        let commented_in: String = default_file()
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)
+            })
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert_eq!(load(&commented_in).unwrap(), Config::default());
+
+        let written = toml::Table::try_from(Config::default()).unwrap();
+        let mut keys: Vec<_> = written
+            .iter()
+            .flat_map(|(name, value)| match value.as_table() {
+                Some(table) => table.keys().map(|key| (name.clone(), key.clone())).collect(),
+                None => vec![(String::new(), name.clone())],
+            })
+            .collect();
+        keys.sort();
+        let mut shown: Vec<_> =
+            KEYS.iter().map(|key| (key.table.to_owned(), key.name.to_owned())).collect();
+        shown.sort();
+        assert_eq!(shown, keys);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_with_its_place() {
+        let error = load("\nsummary_intervall = \"5s\"\n").unwrap_err().to_string();
+        assert!(
+            error.contains(":2:1") && error.contains("did you mean `summary_interval`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_turned_down() {
+        for (text, key) in [
+            ("host_name = \"a b\"", "host_name"),
+            ("collector = \"https://x\"", "collector"),
+            ("socket = \"agent.sock\"", "socket"),
+            ("metrics = \"0.0.0.0:7404\"", "metrics"),
+            ("summary_interval = \"90s\"", "summary_interval"),
+            ("summary_interval = \"1500ms\"", "summary_interval"),
+            ("summary_interval = \"x\"", "summary_interval"),
+            ("[ebpf]\nunit_slots = 1", "ebpf.unit_slots"),
+            ("[ebpf]\nmap_limit = \"1 KiB\"", "ebpf.map_limit"),
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+        let config =
+            load("metrics = \"0.0.0.0:0\"\ninsecure_plaintext = true\nsummary_interval = \"1s\"");
+        assert_eq!(config.unwrap().summary_interval, Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,195 @@
+//! Facts become events: numbered, in plain words, and not too many of them. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::clock::BootTime;
+use nix::sys::signal::Signal;
+
+use crate::kernel::KernelEvent;
+use crate::losses::{Cause, Losses};
+use crate::report::{Event, Severity};
+use crate::units::Moved;
+
+/// Events of one kind that may come at once, and how many a second after that.
+const BURST: f64 = 50.0;
+const PER_SECOND: f64 = 2.0;
+
+/// What is known about an event before it has a number.
+#[derive(Debug, Clone)]
+pub(super) struct Fact {
+    pub(super) kind: &'static str,
+    pub(super) severity: Severity,
+    pub(super) unit: Arc<str>,
+    pub(super) message: String,
+    pub(super) fields: Vec<(&'static str, String)>,
+}
+
+impl Fact {
+    /// Of the host, without details.
+    pub(super) fn new(kind: &'static str, severity: Severity, message: String) -> Self {
+        Self { kind, severity, unit: Arc::from(""), message, fields: Vec::new() }
+    }
+}
+
+#[derive(Debug)]
+struct Allowance {
+    left: f64,
+    at: BootTime,
+}
+
+/// Numbers events and holds back floods, each kind by itself.
+#[derive(Debug)]
+pub(super) struct Journal {
+    next: u64,
+    allowances: BTreeMap<&'static str, Allowance>,
+    losses: Losses,
+}
+
+impl Journal {
+    pub(super) fn new(losses: Losses) -> Self {
+        Self { next: 1, allowances: BTreeMap::new(), losses }
+    }
+
+    /// The event of `fact`; `None`, and counted, when its kind has come too often.
+    pub(super) fn enter(&mut self, fact: Fact, now: BootTime, unix_ms: u64) -> Option<Event> {
+        let allowance =
+            self.allowances.entry(fact.kind).or_insert(Allowance { left: BURST, at: now });
+        let elapsed = now.since(allowance.at).as_secs_f64();
+        allowance.left = (allowance.left + elapsed * PER_SECOND).min(BURST);
+        allowance.at = now;
+        if allowance.left < 1.0 {
+            self.losses.add(Cause::EventRate, 1);
+            return None;
+        }
+        allowance.left -= 1.0;
+        let sequence = self.next;
+        self.next += 1;
+        let Fact { kind, severity, unit, message, fields } = fact;
+        Some(Event { sequence, unix_ms, kind, severity, unit, message, fields })
+    }
+}
+
+/// A unit that came or went.
+pub(super) fn moved(moved: Moved) -> Fact {
+    let (kind, verb) =
+        if moved.born { ("unit.born", "appeared") } else { ("unit.gone", "is gone") };
+    let message = format!("{} {verb}", moved.unit);
+    Fact { unit: moved.unit, ..Fact::new(kind, Severity::Info, message) }
+}
+
+/// What the kernel told, about a process of `unit` (empty when that is not known).
+pub(super) fn kernel(event: KernelEvent, unit: Option<Arc<str>>) -> Fact {
+    let known = unit.is_some();
+    let unit = unit.unwrap_or_default();
+    let (mut fact, cgroup_id) = match event {
+        KernelEvent::Exit { cgroup_id, pid, command, code, signal, core_dumped, .. } => {
+            (exit(pid, command, code, signal, core_dumped), cgroup_id)
+        }
+        KernelEvent::OomKill { cgroup_id, pid, command, .. } => {
+            let message = format!("{command} ({pid}) was killed because memory ran out");
+            let fields = vec![("pid", pid.to_string()), ("command", command)];
+            let fact = Fact { fields, ..Fact::new("memory.oom_kill", Severity::Critical, message) };
+            (fact, cgroup_id)
+        }
+    };
+    if !known {
+        fact.fields.push(("cgroup", cgroup_id.to_string()));
+    }
+    Fact { unit, ..fact }
+}
+
+fn exit(pid: u32, command: String, code: u8, signal: u8, core_dumped: bool) -> Fact {
+    if signal == 0 {
+        let message = format!("{command} ({pid}) exited with code {code}");
+        let fields =
+            vec![("pid", pid.to_string()), ("command", command), ("code", code.to_string())];
+        return Fact { fields, ..Fact::new("process.exit", Severity::Info, message) };
+    }
+    let known = Signal::try_from(i32::from(signal)).ok();
+    let name = known.map_or_else(|| format!("signal {signal}"), |known| known.as_str().to_owned());
+    // Asking a process to end is everyday business; these are how that is done.
+    let asked = matches!(
+        known,
+        Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGPIPE | Signal::SIGALRM)
+    );
+    let severity = if asked { Severity::Info } else { Severity::Warning };
+    let dumped = if core_dumped { " and dumped core" } else { "" };
+    let message = format!("{command} ({pid}) was ended by {name}{dumped}");
+    let fields = vec![
+        ("pid", pid.to_string()),
+        ("command", command),
+        ("signal", name),
+        ("core_dumped", core_dumped.to_string()),
+    ];
+    Fact { fields, ..Fact::new("process.signal", severity, message) }
+}
+
+/// Wall time of something that happened at `at_ns` on the boot-time clock.
+pub(super) fn wall_time(at_ns: u64, now: BootTime, now_unix_ms: u64) -> u64 {
+    let age = now.since(BootTime::new(Duration::from_nanos(at_ns)));
+    // An event is read within moments: an older stamp is not one of this clock.
+    if age > Duration::from_secs(60) {
+        return now_unix_ms;
+    }
+    now_unix_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::new(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_leaves_room_for_the_others() {
+        let losses = Losses::default();
+        let mut journal = Journal::new(losses.clone());
+        let fact = |kind| Fact::new(kind, Severity::Info, String::new());
+        let taken = (0..200).filter_map(|_| journal.enter(fact("unit.born"), at(5), 0)).count();
+        assert_eq!((taken, losses.total()), (BURST as usize, 150));
+        let next = journal.enter(fact("unit.gone"), at(5), 9).unwrap();
+        assert_eq!((next.sequence, next.unix_ms), (51, 9));
+        assert!(journal.enter(fact("unit.born"), at(6), 0).is_some(), "some are let through again");
+    }
+
+    #[test]
+    fn deaths_are_told_in_plain_words() {
+        let exit = |code, signal, core_dumped| KernelEvent::Exit {
+            cgroup_id: 7,
+            pid: 42,
+            command: "app".to_owned(),
+            code,
+            signal,
+            core_dumped,
+            at_ns: 0,
+        };
+        let fact = kernel(exit(0, 11, true), Some("a.service".into()));
+        assert_eq!(
+            (fact.kind, fact.severity, &*fact.unit),
+            ("process.signal", Severity::Warning, "a.service")
+        );
+        assert_eq!(fact.message, "app (42) was ended by SIGSEGV and dumped core");
+        assert!(fact.fields.contains(&("signal", "SIGSEGV".to_owned())));
+        assert_eq!(kernel(exit(0, 15, false), None).severity, Severity::Info);
+        let fact = kernel(exit(7, 0, false), None);
+        assert_eq!(
+            (fact.kind, fact.message.as_str()),
+            ("process.exit", "app (42) exited with code 7")
+        );
+        assert!(fact.unit.is_empty() && fact.fields.contains(&("cgroup", "7".to_owned())));
+        assert!(kernel(exit(0, 64, false), None).message.contains("signal 64"));
+        let oom = KernelEvent::OomKill { cgroup_id: 7, pid: 1, command: "x".to_owned(), at_ns: 0 };
+        assert_eq!(kernel(oom, None).severity, Severity::Critical);
+    }
+
+    #[test]
+    fn stamps_become_wall_time() {
+        assert_eq!(wall_time(8_500_000_000, at(10), 100_000), 98_500);
+        assert_eq!(wall_time(11_000_000_000, at(10), 100_000), 100_000, "from the future");
+        assert_eq!(wall_time(0, at(1000), 100_000), 100_000, "of another clock");
+    }
+}

@@ -1,0 +1,492 @@
+//! The sampler: reads every probe once a second, follows the units, and tells what
+//! it found.
+//!
+//! Ticks are aligned to whole seconds of the boot-time clock. Between ticks the
+//! sampler waits for what cannot wait: cgroups that come and go, events from the
+//! kernel, requests of the rims. It never waits for anybody who listens: a full
+//! channel costs the report, which is counted.
+
+mod events;
+mod panel;
+
+use std::future;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::clock::{self, BootTime};
+use holdfast_proto::limits;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalogue::{AGENT_CPU, AGENT_MAPS, AGENT_RSS, Owner};
+use crate::frame::{Frame, Shape};
+use crate::host::Root;
+use crate::kernel::{self, Events, Kernel, KernelEvent, Measurement};
+use crate::losses::{Cause, Losses};
+use crate::metrics::Snapshot;
+use crate::probes::Context;
+use crate::report::{ProbeStatus, ProbesReport, Report, Request, Severity, State, Status, Vitals};
+use crate::summary::Summarizer;
+use crate::units::{Moved, OTHER, Units};
+
+use events::{Fact, Journal};
+use panel::Panel;
+
+/// Rows for network interfaces, and for devices where no eBPF map sets the number.
+const INTERFACE_ROWS: usize = 64;
+const DEVICE_ROWS: usize = 32;
+/// A runtime timer may fire so much before the boot-time clock's second.
+const EARLY: Duration = Duration::from_millis(2);
+
+/// How to sample.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Length of a summary window, in whole seconds.
+    pub summary_interval: Duration,
+    /// Unit slots to have, where no eBPF map sets the number.
+    pub unit_slots: usize,
+    /// The limit the eBPF maps were sized for.
+    pub map_limit_bytes: u64,
+}
+
+/// Where the sampler's words go and questions come from.
+#[derive(Debug)]
+pub struct Channels {
+    /// To the uplink; never waited for.
+    pub reports: mpsc::Sender<Report>,
+    /// From the local API.
+    pub requests: mpsc::Receiver<Request>,
+    /// To the metrics page and the watchdog, once a tick.
+    pub snapshot: watch::Sender<Snapshot>,
+}
+
+/// A measurement of the programs under way, for somebody who waits.
+struct Measuring {
+    measurement: Measurement,
+    until: tokio::time::Instant,
+    answer: oneshot::Sender<ProbesReport>,
+}
+
+/// What the sampler waits for.
+enum Event {
+    Tick,
+    Cgroups,
+    Kernel,
+    Request(Option<Request>),
+    Measured,
+    Shutdown,
+}
+
+/// Reads, follows and tells.
+pub struct Sampler {
+    options: Options,
+    channels: Channels,
+    losses: Losses,
+    /// `Err` with the reason where eBPF cannot be used.
+    kernel: Result<Kernel, String>,
+    kernel_events: Option<Events>,
+    units: Option<Units>,
+    cgroups_changed: Option<AsyncFd<OwnedFd>>,
+    panel: Panel,
+    current: Frame,
+    previous: Frame,
+    summarizer: Summarizer,
+    refused_series: u64,
+    journal: Journal,
+    moved: Vec<Moved>,
+    kernel_queue: Vec<KernelEvent>,
+    measuring: Option<Measuring>,
+    statuses: Arc<[ProbeStatus]>,
+    window_began: BootTime,
+    second: u64,
+    ticks: u64,
+}
+
+impl Sampler {
+    /// Opens everything; what cannot be opened is off and says why. Must be called
+    /// within the runtime.
+    #[must_use]
+    pub fn new(
+        options: Options,
+        root: &Root,
+        kernel: Result<Kernel, String>,
+        losses: Losses,
+        channels: Channels,
+    ) -> Self {
+        let mut kernel = kernel;
+        let kernel_events = kernel.as_mut().ok().and_then(Kernel::take_events);
+        let loaded = kernel.as_ref().ok();
+        let shape = Shape {
+            units: loaded.map_or(options.unit_slots, Kernel::unit_slots),
+            devices: loaded.map_or(DEVICE_ROWS, Kernel::device_rows),
+            interfaces: INTERFACE_ROWS,
+        };
+        let mut current = Frame::new(shape);
+        for owner in [Owner::Unit, Owner::Device, Owner::Interface] {
+            current.assign(owner, 0, OTHER.into());
+        }
+        let units = Units::start(root, shape.units, &losses);
+        let members = units.as_ref().map(Units::members).map_err(String::as_str);
+        let context = Context {
+            root,
+            kernel: kernel.as_ref().map_err(String::as_str),
+            members,
+            losses: &losses,
+        };
+        let panel = Panel::open(&context);
+        let units = units.ok();
+        let watched = units.as_ref().map(|units| units.descriptor().and_then(kernel::readiness));
+        let cgroups_changed = match watched {
+            Some(Err(error)) => {
+                tracing::warn!(%error, "births of units are seen at the next tick only");
+                None
+            }
+            Some(Ok(ready)) => Some(ready),
+            None => None,
+        };
+        let mut previous = Frame::new(shape);
+        previous.copy_from(&current);
+        let now = BootTime::now();
+        Self {
+            summarizer: Summarizer::new(&current),
+            refused_series: 0,
+            journal: Journal::new(losses.clone()),
+            moved: Vec::new(),
+            kernel_queue: Vec::new(),
+            measuring: None,
+            statuses: Arc::new([]),
+            window_began: now,
+            second: now.since_boot().as_secs(),
+            ticks: 0,
+            options,
+            channels,
+            losses,
+            kernel,
+            kernel_events,
+            units,
+            cgroups_changed,
+            panel,
+            current,
+            previous,
+        }
+    }
+
+    /// Samples until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.follow_units(BootTime::now());
+        self.announce();
+        loop {
+            match self.wait(&shutdown).await {
+                Event::Tick => self.tick(BootTime::now()),
+                Event::Cgroups => self.follow_units(BootTime::now()),
+                Event::Kernel => self.tell_kernel_events(BootTime::now()),
+                Event::Request(Some(request)) => self.answer(request),
+                Event::Measured => self.finish_measuring(),
+                // The rims are gone: so is everybody.
+                Event::Request(None) | Event::Shutdown => break,
+            }
+        }
+    }
+
+    async fn wait(&mut self, shutdown: &CancellationToken) -> Event {
+        let past_second = u64::from(BootTime::now().since_boot().subsec_nanos());
+        let to_next = Duration::from_nanos(1_000_000_000 - past_second.min(999_999_999));
+        let measured = self.measuring.as_ref().map(|measuring| measuring.until);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Event::Shutdown,
+            () = tokio::time::sleep(to_next) => Event::Tick,
+            () = readable(self.cgroups_changed.as_ref()) => Event::Cgroups,
+            alive = next_events(self.kernel_events.as_mut(), &mut self.kernel_queue) => {
+                if !alive {
+                    self.kernel_events = None;
+                }
+                Event::Kernel
+            }
+            () = reached(measured) => Event::Measured,
+            request = self.channels.requests.recv() => Event::Request(request),
+        }
+    }
+
+    fn tick(&mut self, now: BootTime) {
+        let second = (now.since_boot() + EARLY).as_secs();
+        if second <= self.second {
+            return;
+        }
+        let skipped = second - self.second - 1;
+        self.losses.add(Cause::Ticks, skipped);
+        let loaded = self.kernel.as_ref().ok();
+        if let Some(units) = &mut self.units {
+            units.tick(now, &mut self.current, loaded, &mut self.moved);
+        }
+        self.tell_moved(now);
+        let loaded = self.kernel.as_ref().ok();
+        self.current.begin(now);
+        self.panel.read(loaded, &mut self.current);
+        self.summarizer.tick(&self.previous, &self.current);
+        let refused = self.summarizer.refused();
+        self.losses.add(Cause::Series, refused - self.refused_series);
+        self.refused_series = refused;
+        // Whatever happens until the next tick happens to `current` alone: a unit that
+        // goes meanwhile is live in `previous` and gets a last sample.
+        self.previous.copy_from(&self.current);
+
+        let window = self.options.summary_interval.as_secs().max(1);
+        let closes = second / window > self.second / window;
+        self.second = second;
+        self.ticks += 1;
+        if closes {
+            self.close_window(now);
+        }
+        if closes || self.panel.take_changed() {
+            self.refresh_statuses();
+        }
+        self.publish(now);
+    }
+
+    fn close_window(&mut self, now: BootTime) {
+        let length = now.since(self.window_began);
+        self.window_began = now;
+        let shortest = Duration::from_millis((*limits::WINDOW_MS.start()).into());
+        let longest = Duration::from_millis((*limits::WINDOW_MS.end()).into());
+        let length = Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+            .clamp(shortest, longest);
+        let window = self.summarizer.close(&self.current, clock::unix_ms(), length);
+        self.report(Report::Window(Arc::new(window)), Cause::Summaries);
+    }
+
+    /// Tells the states of the probes, when they are not what was told last.
+    fn refresh_statuses(&mut self) {
+        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        if *statuses == *self.statuses {
+            return;
+        }
+        for status in &statuses {
+            let before = self.statuses.iter().find(|before| before.name == status.name);
+            let was_on = before.is_some_and(|before| before.state != State::Off);
+            if status.state == State::Off && was_on {
+                let message = format!("probe {} is off: {}", status.name, status.reason);
+                self.tell(Fact::new("probe.off", Severity::Warning, message));
+            }
+        }
+        self.statuses = statuses.into();
+        self.report(Report::Probes(Arc::clone(&self.statuses)), Cause::Events);
+    }
+
+    /// What is to be said once, at the start.
+    fn announce(&mut self) {
+        let version = env!("CARGO_PKG_VERSION");
+        let message = format!("the agent {version} started");
+        self.tell(Fact::new("agent.started", Severity::Info, message));
+        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        let off = |level_too: bool| {
+            let off = statuses.iter().filter(|status| status.state == State::Off);
+            off.filter(move |status| status.level == 0 || level_too)
+        };
+        let mut facts = Vec::new();
+        let fact = |message, probes| {
+            let fields = vec![("probes", probes)];
+            Fact { fields, ..Fact::new("probe.off", Severity::Warning, message) }
+        };
+        if let Err(reason) = &self.kernel {
+            tracing::warn!(reason, "eBPF cannot be used; going on with what files tell");
+            let names: Vec<_> =
+                off(true).filter(|status| status.level > 0).map(|status| status.name).collect();
+            let message = format!("eBPF cannot be used, so some probes are off: {reason}");
+            facts.push(fact(message, names.join(", ")));
+        }
+        // A reason that all eBPF probes share was told already.
+        for status in off(self.kernel.is_ok()) {
+            tracing::warn!(probe = status.name, reason = status.reason, "probe is off");
+            let message = format!("probe {} is off: {}", status.name, status.reason);
+            facts.push(fact(message, status.name.to_owned()));
+        }
+        for status in statuses.iter().filter(|status| status.state == State::Degraded) {
+            tracing::warn!(probe = status.name, reason = status.reason, "probe works in part");
+        }
+        facts.into_iter().for_each(|fact| self.tell(fact));
+        self.statuses = statuses.into();
+        self.report(Report::Probes(Arc::clone(&self.statuses)), Cause::Events);
+    }
+
+    fn publish(&mut self, now: BootTime) {
+        let vitals = self.vitals();
+        let snapshot = Snapshot {
+            at: now,
+            ticks: self.ticks,
+            vitals: vitals.clone(),
+            probes: Arc::clone(&self.statuses),
+            costs: self.panel.costs().cloned().collect(),
+            tick_duration: BootTime::now().since(now),
+            slots_used: self.units_live(),
+            slots: self.slots(),
+        };
+        self.channels.snapshot.send_replace(snapshot);
+        // A heartbeat that finds no room is made up for by the next one.
+        let _ = self.channels.reports.try_send(Report::Vitals(vitals));
+    }
+
+    fn vitals(&self) -> Vitals {
+        let value = |id| {
+            let value = self.current.get(id, 0);
+            if value.is_nan() { 0.0 } else { value }
+        };
+        let in_kernel = self.kernel.as_ref().map(Kernel::losses).unwrap_or_default();
+        let own = self.losses.counts();
+        Vitals {
+            cpu_seconds: value(AGENT_CPU) / 1e9,
+            rss_bytes: value(AGENT_RSS) as u64,
+            map_bytes: value(AGENT_MAPS) as u64,
+            losses: own.chain(in_kernel).collect(),
+        }
+    }
+
+    fn follow_units(&mut self, now: BootTime) {
+        if let Some(units) = &mut self.units {
+            let loaded = self.kernel.as_ref().ok();
+            units.follow(now, &mut self.current, loaded, &mut self.moved);
+        }
+        self.tell_moved(now);
+    }
+
+    fn tell_moved(&mut self, now: BootTime) {
+        let mut moved = std::mem::take(&mut self.moved);
+        for moved in moved.drain(..) {
+            self.enter(events::moved(moved), now, clock::unix_ms());
+        }
+        self.moved = moved;
+    }
+
+    fn tell_kernel_events(&mut self, now: BootTime) {
+        // The cgroup of a process may be as young as its death.
+        self.follow_units(now);
+        let wall = clock::unix_ms();
+        let mut queue = std::mem::take(&mut self.kernel_queue);
+        for event in queue.drain(..) {
+            let (KernelEvent::Exit { cgroup_id, at_ns, .. }
+            | KernelEvent::OomKill { cgroup_id, at_ns, .. }) = &event;
+            let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
+            let at = events::wall_time(*at_ns, now, wall);
+            self.enter(events::kernel(event, unit), now, at);
+        }
+        self.kernel_queue = queue;
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        self.enter(fact, BootTime::now(), clock::unix_ms());
+    }
+
+    fn enter(&mut self, fact: Fact, now: BootTime, unix_ms: u64) {
+        if let Some(event) = self.journal.enter(fact, now, unix_ms) {
+            tracing::debug!(
+                kind = event.kind,
+                unit = &*event.unit,
+                message = event.message,
+                "event"
+            );
+            self.report(Report::Event(Arc::new(event)), Cause::Events);
+        }
+    }
+
+    fn report(&self, report: Report, cause: Cause) {
+        if self.channels.reports.try_send(report).is_err() {
+            self.losses.add(cause, 1);
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status { answer } => {
+                let status = Status {
+                    uptime_seconds: BootTime::now().since_boot().as_secs_f64(),
+                    vitals: self.vitals(),
+                    units: self.units_live(),
+                    newest: self.summarizer.newest().collect(),
+                };
+                let _ = answer.send(status);
+            }
+            Request::Probes { measure, answer } => self.answer_probes(measure, answer),
+        }
+    }
+
+    fn answer_probes(&mut self, measure: Duration, answer: oneshot::Sender<ProbesReport>) {
+        let loaded = self.kernel.as_ref().ok().filter(|_| !measure.is_zero());
+        let Some(kernel) = loaded else {
+            let _ = answer.send(self.probes_report(&[]));
+            return;
+        };
+        if self.measuring.is_some() {
+            // Dropping the answer tells the asker; one measurement at a time.
+            self.losses.add(Cause::Requests, 1);
+            return;
+        }
+        match kernel.measure() {
+            Ok(measurement) => {
+                let until = tokio::time::Instant::now() + measure;
+                self.measuring = Some(Measuring { measurement, until, answer });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the programs cannot be measured");
+                let _ = answer.send(self.probes_report(&[]));
+            }
+        }
+    }
+
+    fn finish_measuring(&mut self) {
+        let (Some(measuring), Ok(kernel)) = (self.measuring.take(), &self.kernel) else { return };
+        let costs = measuring.measurement.finish(kernel);
+        let _ = measuring.answer.send(self.probes_report(&costs));
+    }
+
+    fn probes_report(&self, costs: &[kernel::ProgramCost]) -> ProbesReport {
+        let loaded = self.kernel.as_ref().ok();
+        ProbesReport {
+            probes: self.panel.statuses(loaded, costs),
+            map_bytes: loaded.map_or(0, Kernel::map_bytes),
+            map_limit_bytes: self.options.map_limit_bytes,
+            slots_used: self.units_live(),
+            slots: self.slots(),
+        }
+    }
+
+    fn units_live(&self) -> u32 {
+        self.units.as_ref().map_or(0, |units| u32::try_from(units.live()).unwrap_or(u32::MAX))
+    }
+
+    fn slots(&self) -> u32 {
+        u32::try_from(self.current.rows(Owner::Unit).len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Waits until there is something to read, for ever where there is nothing to wait for.
+async fn readable(watched: Option<&AsyncFd<OwnedFd>>) {
+    match watched {
+        Some(watched) => match watched.readable().await {
+            // Everything is read right after this.
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => future::pending().await,
+        },
+        None => future::pending().await,
+    }
+}
+
+/// Waits for kernel events; false when there will never be any more.
+async fn next_events(events: Option<&mut Events>, out: &mut Vec<KernelEvent>) -> bool {
+    let Some(events) = events else { return future::pending().await };
+    match events.next(out).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "no more events from the kernel");
+            false
+        }
+    }
+}
+
+async fn reached(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}

@@ -1,0 +1,144 @@
+//! The opened probes: reads them in order, knows what each costs and how it does.
+
+use holdfast_core::clock::BootTime;
+
+use crate::frame::Frame;
+use crate::kernel::{Kernel, ProgramCost, State as ProgramState};
+use crate::probes::{Context, PROBES, Probe, Spec};
+use crate::report::{ProbeCost, ProbeStatus, ProgramStatus, State};
+
+struct Entry {
+    spec: &'static Spec,
+    /// `Err` when it could not be opened, with the reason.
+    probe: Result<Box<dyn Probe>, String>,
+    /// Why the last read failed.
+    failure: Option<String>,
+    cost: ProbeCost,
+}
+
+/// All probes of the table.
+pub(super) struct Panel {
+    entries: Vec<Entry>,
+    /// Whether a probe began or ceased to fail since [`take_changed`](Self::take_changed).
+    changed: bool,
+}
+
+impl Panel {
+    /// Opens every probe; one that cannot be opened stays off, with its reason.
+    pub(super) fn open(context: &Context<'_>) -> Self {
+        let open = |spec: &'static Spec| {
+            let probe = match context.kernel {
+                Err(reason) if spec.level > 0 => Err(reason.to_owned()),
+                _ => (spec.open)(context),
+            };
+            Entry { spec, probe, failure: None, cost: ProbeCost::of(spec.name) }
+        };
+        Self { entries: PROBES.iter().map(open).collect(), changed: true }
+    }
+
+    /// Reads every probe into `frame`.
+    pub(super) fn read(&mut self, kernel: Option<&Kernel>, frame: &mut Frame) {
+        let mut begun = BootTime::now();
+        for entry in &mut self.entries {
+            let Ok(probe) = &mut entry.probe else { continue };
+            let failure = probe.read(kernel, frame).err();
+            self.changed |= failure.is_some() != entry.failure.is_some();
+            entry.failure = failure;
+            // One clock read for each probe: the end of one is the start of the next.
+            let ended = BootTime::now();
+            entry.cost.add(ended.since(begun));
+            begun = ended;
+        }
+    }
+
+    /// Whether the states may differ from when this was last asked.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What reading each probe cost.
+    pub(super) fn costs(&self) -> impl Iterator<Item = &ProbeCost> {
+        self.entries.iter().filter(|entry| entry.probe.is_ok()).map(|entry| &entry.cost)
+    }
+
+    /// How each probe does, with its programs' costs where they were measured.
+    pub(super) fn statuses(
+        &self,
+        kernel: Option<&Kernel>,
+        costs: &[ProgramCost],
+    ) -> Vec<ProbeStatus> {
+        self.entries.iter().map(|entry| entry.status(kernel, costs)).collect()
+    }
+}
+
+impl Entry {
+    fn status(&self, kernel: Option<&Kernel>, costs: &[ProgramCost]) -> ProbeStatus {
+        let loaded = kernel.map_or(&[][..], Kernel::programs);
+        let programs: Vec<ProgramStatus> = loaded
+            .iter()
+            .filter(|program| self.spec.programs.contains(&program.name))
+            .map(|program| {
+                let cost = costs.iter().find(|cost| cost.name == program.name);
+                ProgramStatus {
+                    name: program.name,
+                    variant: program.variant,
+                    state: match program.state {
+                        ProgramState::Active => State::Active,
+                        ProgramState::Off => State::Off,
+                    },
+                    reason: program.reason.clone(),
+                    map_bytes: program.map_bytes,
+                    events_per_second: cost.map(|cost| cost.events_per_second),
+                    ns_per_event: cost.map(|cost| cost.ns_per_event),
+                }
+            })
+            .collect();
+        let (state, reason) = match (&self.probe, &self.failure) {
+            (Err(reason), _) | (Ok(_), Some(reason)) => (State::Off, reason.clone()),
+            (Ok(probe), None) => {
+                let lost = programs.iter().find(|program| program.state == State::Off);
+                let lost = lost.map(|program| format!("{}: {}", program.name, program.reason));
+                match probe.degraded().map(str::to_owned).or(lost) {
+                    Some(reason) => (State::Degraded, reason),
+                    None => (State::Active, String::new()),
+                }
+            }
+        };
+        ProbeStatus { name: self.spec.name, state, reason, level: self.spec.level, programs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Root;
+    use crate::losses::Losses;
+
+    #[test]
+    fn without_anything_every_probe_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, losses) = (Root::new(dir.path()), Losses::default());
+        let context = Context {
+            root: &root,
+            kernel: Err("no eBPF here"),
+            members: Err("no cgroups here"),
+            losses: &losses,
+        };
+        let mut panel = Panel::open(&context);
+        let mut frame = Frame::new(crate::frame::Shape { units: 2, devices: 2, interfaces: 2 });
+        panel.read(None, &mut frame);
+        assert!(panel.take_changed() && !panel.take_changed());
+        for status in panel.statuses(None, &[]) {
+            let expected = if status.name == "self" { State::Active } else { State::Off };
+            assert_eq!(
+                (status.state, status.reason.is_empty()),
+                (expected, expected == State::Active),
+                "{status:?}"
+            );
+            if status.level > 0 {
+                assert_eq!(status.reason, "no eBPF here");
+            }
+        }
+        assert!(panel.costs().any(|cost| cost.name == "self" && cost.reads == 1));
+    }
+}
