@@ -2,7 +2,10 @@
 
 use std::{error::Error as _, fmt::Display, io, path::Path, time::Duration};
 
-use holdfast_proto::v1::{local_client::LocalClient, operator_client::OperatorClient};
+use holdfast_proto::{
+    limits::ANSWER_BYTES,
+    v1::{local_client::LocalClient, operator_client::OperatorClient},
+};
 use tokio::time;
 use tonic::{
     Code, Response, Status,
@@ -13,10 +16,6 @@ use crate::{
     error::{Error, Peer},
     text::clean,
 };
-
-/// Largest answer, in bytes: more than the two ends of a stream allow each other,
-/// for an answer may hold the newest values of a whole fleet.
-const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// A connection to the collector's operator service.
 pub(crate) type Collector = Connection<OperatorClient<Channel>>;
@@ -85,6 +84,8 @@ impl<C> Connection<C> {
             _ if status.source().is_some() => {
                 Error::Unreachable { peer, address, reason: root_cause(status) }
             }
+            // This end read too slowly.
+            Code::DataLoss => Error::Ended { peer, address, reason: clean(status.message()) },
             Code::Unavailable => {
                 Error::Unreachable { peer, address, reason: clean(status.message()) }
             }

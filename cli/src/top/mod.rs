@@ -1,7 +1,7 @@
 //! `holdfast top`: the fleet full-screen, asked again each second.
 //!
 //! `snapshot` asks, `state` holds what the keys change, `draw` paints; this file
-//! joins them to the terminal. Without a terminal there is `--once`.
+//! joins them to the terminal and to time. Without a terminal there is `--once`.
 
 mod draw;
 mod plain;
@@ -15,7 +15,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyEventKind},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{self, MissedTickBehavior},
 };
 
@@ -33,6 +33,9 @@ Keys:
   s              Sort units by the next column
   ?              Show or hide the keys
   q, Escape      Quit";
+
+/// What the collector said, or why it did not.
+type Answer = Result<Snapshot, String>;
 
 /// How often the collector is asked.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -57,45 +60,78 @@ pub(crate) async fn run(
     }
     let mut terminal = ratatui::try_init().map_err(Error::Terminal)?;
     let state = State::new(options.host.clone());
-    let result = watch(&mut terminal, collector, catalogue, state, output).await;
+    let (wanted, wants) = watch::channel(options.host.clone());
+    let (answers, answered) = mpsc::channel(1);
+    let color = output.look().color;
+    // Side by side, so that keys are answered while the collector is not.
+    let result = tokio::select! {
+        result = show(&mut terminal, state, &wanted, answered, color) => result,
+        () = ask(collector, catalogue, wants, answers) => Ok(()),
+    };
     ratatui::restore();
     result
 }
 
-async fn watch(
+/// Draws after each key and each answer, until the person quits.
+async fn show(
     terminal: &mut DefaultTerminal,
-    mut collector: Collector,
-    mut catalogue: Catalogue,
     mut state: State,
-    output: &Output,
+    wanted: &watch::Sender<Option<String>>,
+    mut answered: mpsc::Receiver<Answer>,
+    color: bool,
 ) -> Result<(), Error> {
     let mut keys = keyboard();
-    let mut refresh = time::interval(REFRESH);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let color = output.look().color;
     loop {
+        terminal.draw(|frame| draw::frame(frame, &state, color)).map_err(Error::Terminal)?;
         let next = tokio::select! {
             event = keys.recv() => match event {
-                Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => state.key(key.code, key.modifiers),
+                Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => {
+                    state.key(key.code, key.modifiers)
+                }
                 Some(Ok(_)) => Next::Draw,
                 Some(Err(error)) => return Err(Error::Terminal(error)),
                 None => Next::Quit,
             },
-            _ = refresh.tick() => Next::Ask,
+            answer = answered.recv() => match answer {
+                Some(answer) => {
+                    state.update(answer);
+                    Next::Draw
+                }
+                None => Next::Quit,
+            },
         };
         match next {
             Next::Quit => return Ok(()),
             Next::Draw => {}
-            Next::Ask => {
-                // A newer agent may have brought signals this catalogue lacks.
-                if state.knows_nothing() {
-                    catalogue = Catalogue::fetch(&mut collector).await.unwrap_or(catalogue);
-                }
-                let answer = Snapshot::fetch(&mut collector, &catalogue, state.host()).await;
-                state.update(answer.map_err(|error| error.to_string()));
-            }
+            // Fails only when nobody asks any more, and then this ends too.
+            Next::Ask => drop(wanted.send(state.host().map(str::to_owned))),
         }
-        terminal.draw(|frame| draw::frame(frame, &state, color)).map_err(Error::Terminal)?;
+    }
+}
+
+/// Asks each second, and at once when another host is wanted.
+async fn ask(
+    mut collector: Collector,
+    mut catalogue: Catalogue,
+    mut wants: watch::Receiver<Option<String>>,
+    answers: mpsc::Sender<Answer>,
+) {
+    let mut refresh = time::interval(REFRESH);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = refresh.tick() => {}
+            changed = wants.changed() => if changed.is_err() { return },
+        }
+        let host = wants.borrow_and_update().clone();
+        let answer = Snapshot::fetch(&mut collector, &catalogue, host.as_deref()).await;
+        // The first agent may have come, and brought the catalogue, after we did.
+        if answer.as_ref().is_ok_and(|snapshot| snapshot.is_bare()) {
+            catalogue = Catalogue::fetch(&mut collector).await.unwrap_or(catalogue);
+        }
+        if answers.send(answer.map_err(|error| error.to_string())).await.is_err() {
+            return;
+        }
     }
 }
 

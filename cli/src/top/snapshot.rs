@@ -43,6 +43,11 @@ impl Snapshot {
         Ok(Self::new(hosts.clone(), name, &detail.values, live))
     }
 
+    /// Whether nothing of the selected host was understood.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.summary == HostRow::default() && self.units.is_empty()
+    }
+
     /// Picks the rows out of a host's values.
     pub(crate) fn new(hosts: Vec<Host>, name: &str, values: &[Value], units: Vec<UnitRow>) -> Self {
         let named = |owner| instances(values, owner);

@@ -110,14 +110,11 @@ impl State {
         self.wanted.as_deref()
     }
 
-    /// Whether nothing of the selected host was understood.
-    pub(crate) fn knows_nothing(&self) -> bool {
-        self.snapshot.summary.load1.is_none() && self.snapshot.units.is_empty()
-    }
-
-    /// Takes in an answer, or why there is none.
+    /// Takes in an answer, or why there is none. An answer about a host that is no
+    /// longer wanted is left out: the right one is on its way.
     pub(crate) fn update(&mut self, answer: Result<Snapshot, String>) {
         match answer {
+            Ok(snapshot) if self.wanted.is_some() && self.wanted != snapshot.selected => {}
             Ok(snapshot) => {
                 self.trouble = None;
                 self.wanted.clone_from(&snapshot.selected);
@@ -257,7 +254,9 @@ mod tests {
             press(&mut state, KeyCode::Down);
         }
         assert_eq!(state.row(Pane::Units), 2);
-        state.update(Ok(Snapshot::default()));
+        state.update(Ok(snapshot("a")));
+        assert_eq!(state.host(), Some("b"), "an old answer must not undo the choice");
+        state.update(Ok(Snapshot { units: Vec::new(), ..snapshot("b") }));
         assert_eq!(state.row(Pane::Units), 0);
     }
 
