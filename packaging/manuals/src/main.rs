@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Command;
+use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -28,7 +28,12 @@ fn main() -> Result<()> {
     };
     let folder = PathBuf::from(folder);
     // Section 1 is for everyone's commands, section 8 for daemons.
-    for (command, section) in [(holdfast_cli::command(), "1")] {
+    let programs = [
+        (holdfast_cli::command(), "1"),
+        (holdfast_agent::command(), "8"),
+        (holdfast_collector::cli::Cli::command(), "8"),
+    ];
+    for (command, section) in programs {
         let name = command.get_name().to_owned();
         completions(command.clone(), &name, &fresh(&folder.join("completions").join(&name))?)?;
         // `help` explains itself, and would bring a page for each command once more.
