@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use holdfast_agent::catalogue::{SIGNALS, Signal};
 use holdfast_agent::cli::{Cli, Command, ConfigCommand, Run};
 use holdfast_agent::config::{self, Config};
 use holdfast_agent::daemon;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             print!("{}", config::default_file());
             return ExitCode::SUCCESS;
         }
+        Command::Signals { json } => print_signals(json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,6 +44,18 @@ fn main() -> ExitCode {
 fn refuse(error: &anyhow::Error) -> ExitCode {
     eprintln!("holdfast-agent: {error:#}");
     ExitCode::from(USAGE)
+}
+
+fn print_signals(json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(SIGNALS)?);
+        return Ok(());
+    }
+    for Signal { name, owner, kind, measure, help, .. } in SIGNALS {
+        let (owner, kind) = (format!("{owner:?}"), format!("{kind:?}"));
+        println!("{name:<30}{owner:<11}{kind:<11}{:<7}{help}", measure.name());
+    }
+    Ok(())
 }
 
 /// The checked configuration, with the flags laid over it and the log started.
