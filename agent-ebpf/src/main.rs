@@ -11,20 +11,13 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod baseline;
 mod block;
 mod exit;
 mod memory;
 mod sched;
 mod support;
 mod tcp;
-
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
-
-/// Does nothing. What it costs is what any program on `sched_switch` costs
-/// before its first instruction; benchmarks subtract it.
-#[btf_tracepoint(function = "sched_switch")]
-pub fn empty(_: BtfTracePointContext) {}
 
 /// Kernel structures may be read by programs under a licence compatible with the GPL.
 #[unsafe(no_mangle)]

@@ -12,6 +12,7 @@ mod cgroup;
 mod ci;
 mod demo;
 mod docs;
+mod ebpf;
 mod hosts_test;
 mod leash;
 mod package;
@@ -42,6 +43,8 @@ enum Job {
     Ci(ci::Args),
     /// Write the reference pages that the programs print
     Docs(docs::Args),
+    /// Build the eBPF object that the agent embeds
+    Ebpf(ebpf::Args),
     /// Run Holdfast on this host for a while and show what it sees
     Demo(demo::Args),
     /// Install the packages on a host with real systemd and check them there
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         Job::Bench(args) => bench::run(&args),
         Job::Ci(args) => ci::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Ebpf(args) => ebpf::run(&args),
         Job::Demo(args) => demo::run(&args),
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
