@@ -55,6 +55,10 @@ struct Series {
 }
 
 impl Series {
+    fn found(&self) -> Found<'_> {
+        Found { key: &self.key, updated: self.updated, windows: &self.windows }
+    }
+
     fn bytes(&self) -> usize {
         let windows = self.windows.capacity() * size_of::<Window>();
         SERIES_BYTES + self.key.instance.len() + windows + self.packed
@@ -173,11 +177,14 @@ impl History {
     /// All series of `host`, by signal name, owner and instance.
     pub fn of_host(&self, host: &str) -> impl Iterator<Item = Found<'_>> {
         let slots = self.by_host.get(host).into_iter().flat_map(BTreeMap::values);
-        slots.filter_map(|slot| self.series.get(*slot)?.as_ref()).map(|series| Found {
-            key: &series.key,
-            updated: series.updated,
-            windows: &series.windows,
-        })
+        slots.filter_map(|slot| self.series.get(*slot)?.as_ref()).map(Series::found)
+    }
+
+    /// One series of `host`.
+    #[must_use]
+    pub fn one(&self, host: &str, key: &SeriesKey) -> Option<Found<'_>> {
+        let slot = self.by_host.get(host)?.get(key)?;
+        self.series.get(*slot)?.as_ref().map(Series::found)
     }
 
     /// What is held and what was lost.
@@ -360,7 +367,7 @@ mod tests {
 
     #[test]
     fn stopped_series_go_first_then_all_get_shorter() {
-        let mut history = history(72_000);
+        let mut history = history(60_000);
         let host = Name::from("a");
         let keys: Vec<_> = (0..20).map(|n| key("x", Owner::Unit, &format!("u{n}"))).collect();
         for n in 0..20 {

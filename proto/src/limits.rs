@@ -3,6 +3,9 @@
 
 /// Largest gRPC message either side decodes, in bytes.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Largest answer to an operator, in bytes: it may hold the newest values of a
+/// whole fleet.
+pub const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Longest host name, in bytes: that of a DNS name (RFC 1035).
 pub const HOST_NAME_BYTES: usize = 253;
 /// Longest unit, device or interface name, in bytes: `UNIT_NAME_MAX` of systemd.

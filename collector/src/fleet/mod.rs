@@ -6,19 +6,18 @@
 //! the caller, who makes an event of it. Time is an argument; the only thing
 //! here that acts on a stream is the token that tells it to stop.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_core::clock::BootTime;
 use tokio_util::sync::CancellationToken;
 
-use self::catalogues::Catalogues;
+use self::{catalogues::Catalogues, host::Stream};
 use crate::model::{Catalogue, HostFacts, HostRecord, Name, Probe, Signal, Vitals};
 
 mod catalogues;
+mod host;
+
+pub use host::{Change, Host, State};
 
 /// A connected host without a heartbeat for so long is late.
 pub const LATE_AFTER: Duration = Duration::from_secs(3);
@@ -33,28 +32,6 @@ const TELL_DUPLICATE_EVERY: Duration = Duration::from_secs(600);
 const INCARNATIONS: usize = 4;
 /// What a host costs beside its catalogue and probes.
 const HOST_BYTES: usize = 4096;
-
-/// Whether a host is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Heartbeats arrive.
-    Up,
-    /// The last heartbeats are late.
-    Late,
-    /// No stream, or no heartbeat for long.
-    Lost,
-}
-
-/// A host changed its state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The host.
-    pub host: Name,
-    /// Its new state.
-    pub state: State,
-    /// Why, for a person: "stream ended".
-    pub reason: &'static str,
-}
 
 /// The right of one stream to speak for a host.
 #[derive(Debug, Clone)]
@@ -103,40 +80,6 @@ pub struct Limits {
     pub hosts: usize,
     /// Budget for what is known of all hosts, in bytes.
     pub memory: usize,
-}
-
-/// A host as known now.
-#[derive(Debug)]
-pub struct Host {
-    /// What outlives a restart.
-    pub record: HostRecord,
-    /// Whether it is heard.
-    pub state: State,
-    /// Time since its boot, by its last heartbeat.
-    pub uptime_seconds: f64,
-    /// The agent's own cost.
-    pub vitals: Vitals,
-    /// Its probes.
-    pub probes: Vec<Probe>,
-    /// Its signals; empty until its first stream since the collector started.
-    pub catalogue: Catalogue,
-    heard: BootTime,
-    /// How long after `heard` it counts as lost.
-    patience: Duration,
-    stream: Option<Stream>,
-    /// Newest first; the first is the one that is or was connected.
-    incarnations: VecDeque<u64>,
-    summary_sequence: u64,
-    told_duplicate: Option<BootTime>,
-    probe_bytes: usize,
-}
-
-#[derive(Debug)]
-struct Stream {
-    id: u64,
-    stop: CancellationToken,
-    /// Memory it reserved.
-    bytes: usize,
 }
 
 /// See the module's comment.
@@ -347,22 +290,7 @@ impl Fleet {
 
     fn enter(&mut self, record: HostRecord, state: State, now: BootTime) {
         self.bytes += HOST_BYTES;
-        let host = Host {
-            state,
-            uptime_seconds: 0.0,
-            vitals: Vitals::default(),
-            probes: Vec::new(),
-            catalogue: Arc::default(),
-            heard: now,
-            patience: RETURN_WITHIN,
-            stream: None,
-            incarnations: VecDeque::from([record.facts.incarnation]),
-            summary_sequence: 0,
-            told_duplicate: None,
-            probe_bytes: 0,
-            record,
-        };
-        self.hosts.insert(host.record.host.clone(), host);
+        self.hosts.insert(record.host.clone(), Host::new(record, state, now));
     }
 
     fn room_for(&self, bytes: usize) -> Result<(), Refused> {
@@ -374,23 +302,6 @@ impl Fleet {
     fn linked(&mut self, link: &Link) -> Option<&mut Host> {
         let host = self.hosts.get_mut(&link.host)?;
         host.stream.as_ref().is_some_and(|stream| stream.id == link.id).then_some(host)
-    }
-}
-
-impl Host {
-    fn hear(&mut self, now: BootTime, unix_ms: u64, reason: &'static str) -> Option<Change> {
-        self.heard = now;
-        self.record.last_seen_unix_ms = unix_ms;
-        self.turn(State::Up, reason)
-    }
-
-    fn turn(&mut self, state: State, reason: &'static str) -> Option<Change> {
-        if self.state == state {
-            return None;
-        }
-        self.state = state;
-        self.record.up = state != State::Lost;
-        Some(Change { host: self.record.host.clone(), state, reason })
     }
 }
 
