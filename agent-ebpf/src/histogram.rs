@@ -10,8 +10,8 @@ pub const BUCKETS: usize = 128;
 const FIRST_BITS: u32 = 9;
 /// Buckets to a power of two, as a power of two.
 const SUB_BITS: u32 = 2;
-/// Values from 2 to this power on share the last bucket.
-const LAST_BITS: u32 = 40;
+/// Values from 2 to this power on are all in the last bucket.
+const LAST_BITS: u32 = 41;
 
 /// The bucket that holds `value`; always below [`BUCKETS`].
 #[inline(always)]
@@ -46,5 +46,6 @@ pub const fn bucket_of(value: u64) -> u32 {
         octave += 1;
     }
     let sub = (value >> (octave + FIRST_BITS - SUB_BITS)) & ((1 << SUB_BITS) - 1);
-    1 + (octave << SUB_BITS) + sub as u32
+    let index = 1 + (octave << SUB_BITS) + sub as u32;
+    if index < BUCKETS as u32 { index } else { BUCKETS as u32 - 1 }
 }

@@ -163,13 +163,13 @@ fn account(switch: &Switch, now: u64, queued: impl FnOnce() -> u64) {
     let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
     // SAFETY: the look-up gave a cell that only this CPU's switches write.
     unsafe {
-        (*cell).switches += 1;
         let queued = queued();
         if queued == 0 {
-            return lost(Loss::SwitchUnstamped);
-        }
-        if let Some(waited) = interval(queued, now) {
+            lost(Loss::SwitchUnstamped);
+        } else if let Some(waited) = interval(queued, now) {
             record(&raw mut (*cell).wait, waited);
         }
+        // Last: a reader that sees it changed finds the rest changed, too.
+        (*cell).switches += 1;
     }
 }

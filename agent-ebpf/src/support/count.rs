@@ -57,9 +57,10 @@ pub unsafe fn add_shared(counter: *mut u64, n: u64) {
 /// `histogram` must point to a histogram in a map that no other CPU or program writes.
 #[inline(always)]
 pub unsafe fn record(histogram: *mut Histogram, value: u64) {
+    // The sum last: a reader that sees it changed finds the count changed, too.
     unsafe {
-        (*histogram).sum += value;
         *bucket(histogram, value) += 1;
+        (*histogram).sum += value;
     }
 }
 
@@ -71,8 +72,8 @@ pub unsafe fn record(histogram: *mut Histogram, value: u64) {
 #[inline(always)]
 pub unsafe fn record_shared(histogram: *mut Histogram, value: u64) {
     unsafe {
-        add_shared(&raw mut (*histogram).sum, value);
         asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) bucket(histogram, value), in(wreg) 1u32);
+        add_shared(&raw mut (*histogram).sum, value);
     }
 }
 

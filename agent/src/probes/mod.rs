@@ -4,10 +4,16 @@
 //! It is one file and one row of [`PROBES`]. Level 0 probes read files and always
 //! work; level 2 probes read what eBPF programs counted ([`crate::kernel`]).
 
+mod block;
 mod cgroup;
+mod counted;
+mod exit;
+mod memory;
 mod own;
 mod pressure;
 mod procfs;
+mod sched;
+mod tcp;
 
 use crate::frame::Frame;
 use crate::host::Root;
@@ -83,6 +89,12 @@ pub const PROBES: &[Spec] = &[
         programs: &[],
         open: cgroup::open,
     },
+    sched::SPEC,
+    block::SPEC,
+    memory::RECLAIM,
+    memory::OOM,
+    tcp::SPEC,
+    exit::SPEC,
     Spec {
         name: "self",
         doc: "What the agent itself costs and had to drop",
@@ -91,6 +103,11 @@ pub const PROBES: &[Spec] = &[
         open: own::open,
     },
 ];
+
+/// The kernel side, which a probe of level 2 cannot be opened without.
+fn kernel_of(kernel: Option<&Kernel>) -> Result<&Kernel, String> {
+    kernel.ok_or_else(|| "the eBPF programs are no longer loaded".to_owned())
+}
 
 #[cfg(test)]
 mod tests {
