@@ -37,7 +37,7 @@ const REQUESTS: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The state directory cannot be had.
-    #[error("cannot use the state directory {}: {source}; name one that may be written with --state-dir", path.display())]
+    #[error("cannot use the state directory {} (name another with --state-dir)", path.display())]
     StateDir {
         /// The directory.
         path: PathBuf,
@@ -56,9 +56,7 @@ pub enum Error {
     #[error(transparent)]
     LocalApi(#[from] local_api::Error),
     /// The metrics page cannot be served.
-    #[error(
-        "cannot listen on {address} for metrics: {source}; name another address with --metrics"
-    )]
+    #[error("cannot listen on {address} for metrics (name another address with --metrics)")]
     Metrics {
         /// Where.
         address: SocketAddr,

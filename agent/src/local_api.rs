@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{} exists and is no socket; remove it, or give another --socket", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("cannot listen on {}: {source}; give a --socket in a folder that may be written", path.display())]
+    #[error("cannot listen on {} (give a --socket in a folder that may be written)", path.display())]
     Listen {
         /// Where the socket should be.
         path: PathBuf,

@@ -34,19 +34,19 @@ const READS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The mount table cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {}: {error}", path.display())]
     Mounts {
         /// The mount table.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
     /// Nothing of type cgroup2 is mounted.
     #[error("no unified cgroup hierarchy (cgroup2) is mounted")]
     NotMounted,
     /// No watch can be had.
     #[error("cannot watch the cgroup hierarchy: {0}; raise fs.inotify.max_user_instances")]
-    Inotify(#[source] Errno),
+    Inotify(Errno),
 }
 
 /// What happened to a directory.
@@ -73,7 +73,7 @@ pub enum Change {
 /// See [`Error`].
 pub fn mount_point(root: &Root) -> Result<PathBuf, Error> {
     let path = root.path("proc/self/mountinfo");
-    let table = fs::read_to_string(&path).map_err(|source| Error::Mounts { path, source })?;
+    let table = fs::read_to_string(&path).map_err(|error| Error::Mounts { path, error })?;
     let mount = table.lines().find_map(cgroup2_mount).ok_or(Error::NotMounted)?;
     Ok(root.path(mount.trim_start_matches('/')))
 }

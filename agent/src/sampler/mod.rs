@@ -175,7 +175,7 @@ impl Sampler {
 
     /// Samples until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        self.follow_units(BootTime::now());
+        self.tick_units(BootTime::now());
         self.announce();
         loop {
             match self.wait(&shutdown).await {
@@ -217,11 +217,7 @@ impl Sampler {
         }
         let skipped = second - self.second - 1;
         self.losses.add(Cause::Ticks, skipped);
-        let loaded = self.kernel.as_ref().ok();
-        if let Some(units) = &mut self.units {
-            units.tick(now, &mut self.current, loaded, &mut self.moved);
-        }
-        self.tell_moved(now);
+        self.tick_units(now);
         let loaded = self.kernel.as_ref().ok();
         self.current.begin(now);
         self.panel.read(loaded, &mut self.current);
@@ -341,6 +337,14 @@ impl Sampler {
             map_bytes: value(AGENT_MAPS) as u64,
             losses: own.chain(in_kernel).collect(),
         }
+    }
+
+    fn tick_units(&mut self, now: BootTime) {
+        if let Some(units) = &mut self.units {
+            let loaded = self.kernel.as_ref().ok();
+            units.tick(now, &mut self.current, loaded, &mut self.moved);
+        }
+        self.tell_moved(now);
     }
 
     fn follow_units(&mut self, now: BootTime) {
