@@ -14,6 +14,7 @@ use holdfast_proto::{limits, v1};
 
 use crate::catalogue::{Kind, Owner, SignalId};
 use crate::frame::{Frame, Histogram};
+use crate::probes::PROBES;
 use crate::report::{Newest, Point, Series, Stats, Window};
 
 /// What one series gathered in the window that is open.
@@ -62,6 +63,8 @@ pub struct Summarizer {
     /// First position in `index` of each signal.
     first: Vec<usize>,
     rows: [usize; Owner::ALL.len()],
+    /// Signals whose counters begin at zero with their row, as histograms do.
+    from_zero: Vec<bool>,
     next_number: u32,
     next_sequence: u64,
     refused: u64,
@@ -85,6 +88,7 @@ impl Summarizer {
             index: vec![NONE; cells],
             first,
             rows,
+            from_zero: SignalId::all().map(begins_at_zero).collect(),
             next_number: 0,
             next_sequence: 1,
             refused: 0,
@@ -114,7 +118,14 @@ impl Summarizer {
                 let sample = if id.signal().kind == Kind::Histogram {
                     distribution(id, row, same.then_some(previous), current)
                 } else {
-                    scalar(id, row, same.then_some(previous), current, elapsed)
+                    let before = if same {
+                        previous.get(id, row)
+                    } else if self.from_zero[id.index()] {
+                        0.0
+                    } else {
+                        f64::NAN
+                    };
+                    scalar(id, before, current.get(id, row), elapsed)
                 };
                 if let Some(sample) = sample {
                     self.add(id, row, current, &sample);
@@ -247,12 +258,15 @@ impl Track {
         base.copy_from(now);
         self.base = Some(base);
         let total: u64 = counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
         let lowest = counts.iter().position(|&n| n > 0);
         let highest = counts.iter().rposition(|&n| n > 0);
         let stats = Stats {
             count: window.count,
             min: lowest.map_or(0.0, |i| histogram::lower_bound(i) as f64),
-            mean: if total == 0 { 0.0 } else { sum as f64 / total as f64 },
+            mean: sum as f64 / total as f64,
             // The last bucket has no upper bound: say where it starts.
             max: highest
                 .map_or(0.0, |i| histogram::middle(i).max(histogram::lower_bound(i + 1) as f64)),
@@ -267,18 +281,18 @@ enum Sample<'a> {
     Distribution { p99: Option<f64>, before: Option<&'a Histogram> },
 }
 
-fn scalar(
-    id: SignalId,
-    row: usize,
-    previous: Option<&Frame>,
-    current: &Frame,
-    elapsed: Duration,
-) -> Option<Sample<'static>> {
-    let now = current.get(id, row);
+/// What the agent's own programs count, they count for a row from the moment it
+/// gets its owner; everybody else's counters were there before.
+fn begins_at_zero(id: SignalId) -> bool {
+    let probe = PROBES.iter().find(|spec| spec.name == id.signal().probe);
+    id.signal().owner != Owner::Host && probe.is_some_and(|spec| spec.level > 0)
+}
+
+fn scalar(id: SignalId, before: f64, now: f64, elapsed: Duration) -> Option<Sample<'static>> {
     let value = match id.signal().kind {
         Kind::Gauge | Kind::Histogram => now,
         Kind::Counter => {
-            let grown = now - previous?.get(id, row);
+            let grown = now - before;
             if grown < 0.0 || elapsed.is_zero() {
                 return None;
             }
@@ -308,7 +322,7 @@ fn distribution<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{CPU_LOAD, CPU_USER, UNIT_ON_CPU, UNIT_RUN_QUEUE};
+    use crate::catalogue::{CPU_LOAD, CPU_USER, UNIT_CPU_USAGE, UNIT_ON_CPU, UNIT_RUN_QUEUE};
     use crate::frame::Shape;
     use holdfast_core::clock::BootTime;
 
@@ -340,15 +354,38 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_that_lived_between_two_ticks_is_not_lost() {
+        let (a, mut b) = frames();
+        let mut c = b.clone();
+        c.at = BootTime::new(Duration::from_secs(103));
+        for frame in [&mut b, &mut c] {
+            frame.assign(Owner::Unit, 1, "a.service".into());
+        }
+        b.set(UNIT_ON_CPU, 1, 30.0);
+        b.set(UNIT_CPU_USAGE, 1, 30.0);
+        c.set(UNIT_ON_CPU, 1, 35.0);
+        c.retire(Owner::Unit, 1);
+        let mut summarizer = Summarizer::new(&a);
+        summarizer.tick(&a, &b);
+        summarizer.tick(&b, &c);
+        let window = summarizer.close(&c, 0, Duration::from_secs(10));
+        let on_cpu = point(&window, UNIT_ON_CPU).expect("from its first moment to its last").stats;
+        assert_eq!((on_cpu.count, on_cpu.max, on_cpu.last), (2, 15.0, 5.0));
+        assert!(point(&window, UNIT_CPU_USAGE).is_none(), "a cgroup may have counted before");
+        summarizer.tick(&c, &c.clone());
+        assert!(summarizer.close(&c, 0, Duration::from_secs(10)).points.is_empty());
+    }
+
+    #[test]
     fn resets_gaps_and_new_owners_yield_no_rate() {
         let (mut a, mut b) = frames();
         a.set(CPU_USER, 0, 5_000.0);
         b.set(CPU_USER, 0, 10.0);
         a.assign(Owner::Unit, 1, "a.service".into());
-        a.set(UNIT_ON_CPU, 1, 10.0);
+        a.set(UNIT_CPU_USAGE, 1, 10.0);
         b.assign(Owner::Unit, 1, "a.service".into());
         b.assign(Owner::Unit, 1, "b.service".into());
-        b.set(UNIT_ON_CPU, 1, 900.0);
+        b.set(UNIT_CPU_USAGE, 1, 900.0);
         let mut summarizer = Summarizer::new(&a);
         summarizer.tick(&a, &b);
         let window = summarizer.close(&b, 0, Duration::from_secs(10));

@@ -47,14 +47,15 @@ impl<const N: usize> Counters<N> {
     /// them changed since the last tick.
     pub(super) fn put(&mut self, frame: &mut Frame, row: usize, now: [u64; N]) -> bool {
         let Some(signal) = self.signals.first().map(|id| id.signal()) else { return false };
-        let owner = frame.rows(signal.owner).get(row).map(|r| (r.generation, r.live));
-        let (Some(mine), Some((generation, live))) = (self.rows.get_mut(row), owner) else {
+        let generation = frame.rows(signal.owner).get(row).map(|row| row.generation);
+        let (Some(mine), Some(generation)) = (self.rows.get_mut(row), generation) else {
             return false;
         };
         if mine.generation != generation {
             (mine.generation, mine.base) = (generation, mine.last);
         }
-        if live {
+        // A row that lost its owner still tells what its owner did last.
+        if generation > 0 {
             for ((id, now), base) in self.signals.iter().zip(now).zip(mine.base) {
                 frame.set(*id, row, now.wrapping_sub(base) as f64);
             }

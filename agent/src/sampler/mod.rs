@@ -147,8 +147,9 @@ impl Sampler {
             None => None,
         };
         let mut previous = Frame::new(shape);
-        previous.copy_from(&current);
         let now = BootTime::now();
+        current.at = now;
+        previous.copy_from(&current);
         Self {
             summarizer: Summarizer::new(&current),
             refused_series: 0,
