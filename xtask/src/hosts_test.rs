@@ -100,7 +100,10 @@ fn installs(scene: &Scene) -> Result<()> {
         let state = scene.state(unit)?;
         ensure!(state == "active", "{unit} is {state}");
         ensure!(scene.property(unit, "Type")? == "notify", "{unit} does not notify");
-        ensure!(!scene.property(unit, "StatusText")?.is_empty(), "{unit} tells no status");
+        wait(SOON, &scene.stop, || {
+            Ok((!scene.property(unit, "StatusText")?.is_empty()).then_some(()))
+        })
+        .with_context(|| format!("{unit} tells no status"))?;
         host.run(["systemctl", "is-enabled", unit])?;
     }
     Ok(())
@@ -160,7 +163,7 @@ fn programs_run(scene: &Scene) -> Result<()> {
 fn killed_comes_back(scene: &Scene) -> Result<()> {
     for unit in [AGENT, COLLECTOR] {
         let pid = scene.property(unit, "MainPID")?;
-        scene.host.run(["kill", "-KILL", &pid])?;
+        scene.signal(&pid, "KILL")?;
         scene.comes_back(unit, &pid)?;
     }
     host_is_up(scene)
@@ -176,7 +179,7 @@ fn hung_comes_back(scene: &Scene) -> Result<()> {
     // Kept alive as long as it answers.
     ensure!(!scene.stop.wait(Duration::from_secs(4)), "stopped");
     ensure!(scene.property(AGENT, "MainPID")? == pid, "the agent does not feed the watchdog");
-    scene.host.run(["kill", "-STOP", &pid])?;
+    scene.signal(&pid, "STOP")?;
     scene.comes_back(AGENT, &pid)?;
     scene.host.run(["rm", "-r", "/run/systemd/system/holdfast-agent.service.d"])?;
     scene.host.run(["systemctl", "daemon-reload"])?;
@@ -243,6 +246,11 @@ impl Scene {
 
     fn state(&self, unit: &str) -> Result<String> {
         self.property(unit, "ActiveState")
+    }
+
+    /// Sends a signal; the host has no kill program, but its shell has.
+    fn signal(&self, pid: &str, signal: &str) -> Result<()> {
+        self.host.run(["sh", "-c", &format!("kill -{signal} {pid}")]).map(drop)
     }
 
     /// Waits until a unit runs again as another process than `pid`.

@@ -117,7 +117,7 @@ fn generate(profile: &str) -> Result<()> {
 /// As Debian wants them, without the time, so that equal pages give equal files.
 fn compress_pages(folder: &Path) -> Result<()> {
     for program in entries(folder)? {
-        shell::run(Command::new("gzip").arg("-9n").args(entries(&program)?))?;
+        shell::output(Command::new("gzip").arg("-9n").args(entries(&program)?))?;
     }
     Ok(())
 }

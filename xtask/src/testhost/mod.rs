@@ -97,7 +97,8 @@ impl Host {
             ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child=SIGKILL"]
                 .map(Into::into),
         );
-        arguments.push(std::env::current_exe().context("our own path is unknown")?.into());
+        // Not by path: a build meanwhile may have replaced the file.
+        arguments.push(format!("/proc/{}/exe", std::process::id()).into());
         arguments.extend([
             "host-init".into(),
             name.clone().into(),
