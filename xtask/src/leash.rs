@@ -4,7 +4,6 @@
 //! a signal at its parent's death, joins the wanted cgroups, and only then becomes
 //! the real program. So nothing is left behind even when the parent is killed.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -19,7 +18,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{cgroup, stop};
+use crate::{cgroup, shell, stop};
 
 /// How long an orderly end may take before it is made less orderly.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,7 +61,7 @@ impl Leashed {
         log: Option<&Path>,
     ) -> Result<Self> {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into();
-        let mut command = Command::new(env::current_exe().context("our own path is unknown")?);
+        let mut command = Command::new(shell::OURSELVES);
         command.arg("leash");
         for folder in cgroups {
             command.arg("--cgroup").arg(folder);

@@ -25,6 +25,8 @@ mod testhost;
 mod tidy;
 mod tools;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -66,8 +68,18 @@ enum Job {
     Provoke(provoke::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().job {
+fn main() -> ExitCode {
+    match run(Cli::parse().job) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(job: Job) -> anyhow::Result<()> {
+    match job {
         Job::Bench(args) => bench::run(&args),
         Job::Ci(args) => ci::run(&args),
         Job::Docs(args) => docs::run(&args),

@@ -24,6 +24,9 @@ pub(crate) fn root() -> Result<PathBuf> {
         .context("no Cargo.lock here or above: run this inside the repository")
 }
 
+/// This very program, even when cargo has meanwhile built another in its place.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
+
 /// Where tools and third-party builds are kept between runs, outside the clone.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {

@@ -12,6 +12,7 @@ use holdfast_core::clock::BootTime;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cgroup::Cgroup;
 use crate::leash::Leashed;
 use crate::shell;
 use crate::stop::Stop;
@@ -58,6 +59,7 @@ pub(crate) struct Stack {
     // Fields are dropped in this order: the agent first, its state last.
     pub(crate) agent: Leashed,
     pub(crate) collector: Leashed,
+    _units: Vec<Cgroup>,
     cli: PathBuf,
     grpc: String,
     http: String,
@@ -84,6 +86,16 @@ impl Stack {
             fs::create_dir(folder.path().join(name)).context("cannot make a state folder")?;
         }
 
+        // As services they would be units of their own; without the right to make
+        // cgroups they share ours.
+        let mut units = Vec::new();
+        let mut unit = |name: &str| {
+            let unit = Cgroup::create(&format!("holdfast-demo-{name}.service")).ok();
+            let folders = unit.as_ref().map(Cgroup::folders).unwrap_or_default();
+            units.extend(unit);
+            folders
+        };
+
         let address = |port: u16| OsString::from(format!("127.0.0.1:{port}"));
         let [grpc, http] = choose(ports).map(address);
         let mut collector = Leashed::start(
@@ -93,7 +105,7 @@ impl Stack {
                 .into_iter()
                 .chain([path("collector.toml"), "--state-dir".into(), path("collector")])
                 .chain(["--grpc".into(), grpc, "--http".into(), http]),
-            &[],
+            &unit("collector"),
             Some(&folder.path().join("collector.log")),
         )?;
         let bound = wait_for_addresses(folder.path(), "collector", &mut collector, stop)?;
@@ -111,12 +123,12 @@ impl Stack {
                 .chain(["--collector".into(), format!("http://{grpc}").into()])
                 .chain(["--metrics".into(), address(0)])
                 .chain(agent_options.iter().map(OsString::from)),
-            &[],
+            &unit("agent"),
             Some(&folder.path().join("agent.log")),
         )?;
         wait_for_addresses(folder.path(), "agent", &mut agent, stop)?;
         let cli = programs.cli.clone();
-        Ok(Self { agent, collector, cli, grpc, http, agent_started, folder })
+        Ok(Self { agent, collector, _units: units, cli, grpc, http, agent_started, folder })
     }
 
     /// The collector's HTTP address.

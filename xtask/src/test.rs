@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +23,8 @@ const SKIPS: &str = "HOLDFAST_SKIPS";
 const REQUIRE_EBPF: &str = "HOLDFAST_REQUIRE_EBPF";
 /// Names the folder in which the harness finds the built programs.
 const PROGRAMS: &str = "HOLDFAST_PROGRAMS";
+/// Names the object that the agent loads instead of its own.
+const OBJECT: &str = "HOLDFAST_EBPF_OBJECT";
 /// Set when tests that take minutes shall run too.
 const DEEP: &str = "HOLDFAST_DEEP";
 
@@ -31,6 +34,9 @@ pub(crate) struct Args {
     /// Also run what takes minutes
     #[arg(long)]
     pub(crate) deep: bool,
+    /// Run what uses eBPF, and only that, against this object instead of the shipped one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) object: Option<PathBuf>,
     /// Run only tests whose name contains this
     #[arg(value_name = "NAME")]
     pub(crate) filter: Option<String>,
@@ -64,8 +70,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if std::env::var_os("CI").is_some() && Uid::effective().is_root() {
             command.env(REQUIRE_EBPF, "1");
         }
+        if let Some(object) = &args.object {
+            command.env(OBJECT, object);
+        }
         command.args(args.filter.iter());
         command
+    };
+    let packages: &[&str] = match args.object {
+        None => &["--workspace"],
+        Some(_) => &["-p", "holdfast-agent", "-p", "holdfast-tests"],
     };
 
     // The harness starts the programs themselves, as a user would.
@@ -74,17 +87,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut counts = Counts::default();
     let mut broken = Vec::new();
     let suites = if shell::find("cargo-nextest").is_some() {
-        let nextest = ["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests", "pass"];
-        let doc = ["test", "--workspace", "--doc", "--no-fail-fast"];
-        vec![prepare(shell::cargo(nextest)?), prepare(shell::cargo(doc)?)]
+        let nextest = ["nextest", "run", "--no-fail-fast", "--no-tests", "pass"];
+        let doc = ["test", "--doc", "--no-fail-fast"];
+        vec![[&nextest, packages].concat(), [&doc, packages].concat()]
     } else {
-        vec![prepare(shell::cargo(["test", "--workspace", "--no-fail-fast"])?)]
+        vec![[&["test", "--no-fail-fast"], packages].concat()]
     };
-    for mut suite in suites {
+    for arguments in suites {
+        let mut suite = prepare(shell::cargo(&arguments)?);
         let (seen, good) = run_suite(&mut suite)?;
         // A suite that does not even compile counts nothing, but it has failed.
         if !good && seen.failed == 0 {
-            broken.push(format!("{suite:?}"));
+            broken.push(format!("`cargo {}`", arguments.join(" ")));
         }
         counts += seen;
     }

@@ -135,16 +135,23 @@ impl Board {
         names.filter(|name| !self.yields(name)).collect()
     }
 
-    /// Whether any series of the probe has samples.
+    /// Whether any series of the probe has samples. A probe that knows nothing but
+    /// distributions may be silent: nothing happened that it could have measured.
     pub(crate) fn yields(&self, probe: &str) -> bool {
-        self.series.iter().any(|(key, series)| {
-            series.samples > 0 && self.signal(key).is_some_and(|signal| signal.probe == probe)
-        })
+        let mut signals = self.signals.iter().filter(|signal| signal.probe == probe).peekable();
+        let known = signals.peek().is_some();
+        (known && signals.all(|signal| signal.kind == "histogram"))
+            || self.series.iter().any(|(key, series)| {
+                series.samples > 0 && self.signal(key).is_some_and(|signal| signal.probe == probe)
+            })
     }
 
     /// The series of a signal whose newest value is the largest.
     pub(crate) fn largest(&self, name: &str, owner: &str) -> Option<(&Key, &Series)> {
-        let of_signal = |(key, _): &(&Key, &Series)| key.name == name && key.owner == owner;
+        // "other" gathers what has no row of its own: nothing to point at.
+        let of_signal = |(key, _): &(&Key, &Series)| {
+            key.name == name && key.owner == owner && key.instance.as_deref() != Some("other")
+        };
         let newest = |series: &Series| series.last.unwrap_or(f64::MIN);
         self.series
             .iter()

@@ -1,6 +1,7 @@
 //! The loads of `--provoke`, each in its own cgroup where we may make one.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
@@ -30,7 +31,7 @@ pub(crate) struct Loads {
 
 impl Loads {
     /// Starts what can be started; says what cannot, and why.
-    pub(crate) fn start(wanted: &[Load], view: &mut View) -> Result<Self> {
+    pub(crate) fn start(wanted: &[Load], view: &View) -> Result<Self> {
         let mut loads = Self { running: Vec::new(), cgroups: Vec::new(), scratch: scratch()? };
         for load in wanted {
             match loads.start_one(*load, view) {
@@ -46,7 +47,7 @@ impl Loads {
         self.running.iter().map(|(running, _)| *running)
     }
 
-    fn start_one(&mut self, load: Load, view: &mut View) -> Result<()> {
+    fn start_one(&mut self, load: Load, view: &View) -> Result<()> {
         if load == Load::Disk {
             let kind = statfs(self.scratch.path()).context("the scratch folder is lost")?;
             let kind = kind.filesystem_type();
@@ -72,8 +73,7 @@ impl Loads {
         let name = clap::ValueEnum::to_possible_value(&load).context("a load without a name")?;
         let arguments = ["provoke", name.get_name(), "--scratch"].map(OsString::from);
         let arguments = arguments.into_iter().chain([self.scratch.path().into()]);
-        let program = std::env::current_exe().context("our own path is unknown")?;
-        let process = Leashed::start(&program, arguments, &folders, None)?;
+        let process = Leashed::start(Path::new(shell::OURSELVES), arguments, &folders, None)?;
         self.running.push((Running { load, limited }, process));
         self.cgroups.extend(cgroup);
         Ok(())

@@ -81,20 +81,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     view.say(&format!("collector: {} (gRPC {})", stack.http(), stack.grpc()));
     view.say(&format!("agent:     {}", stack.socket().display()));
 
-    let mut board = Board::default();
-    let loads = match wait_for_samples(&mut stack, &mut board, &stop, &mut view)? {
-        // Asked to end before anything was to be seen.
-        None => return Ok(()),
-        Some(()) => {
-            let mut wanted: Vec<Load> = Vec::new();
-            for load in args.provoke.iter().flat_map(|choice| choice.loads()) {
-                if !wanted.contains(load) {
-                    wanted.push(*load);
-                }
-            }
-            Loads::start(&wanted, &mut view)?
+    let mut wanted: Vec<Load> = Vec::new();
+    for load in args.provoke.iter().flat_map(|choice| choice.loads()) {
+        if !wanted.contains(load) {
+            wanted.push(*load);
         }
-    };
+    }
+    let loads = Loads::start(&wanted, &view)?;
+    let mut board = Board::default();
+    if wait_for_samples(&mut stack, &mut board, &stop, &view)?.is_none() {
+        // Asked to end before anything was to be seen.
+        return Ok(());
+    }
 
     let start = BootTime::now();
     loop {
@@ -130,7 +128,7 @@ fn wait_for_samples(
     stack: &mut Stack,
     board: &mut Board,
     stop: &Stop,
-    view: &mut View,
+    view: &View,
 ) -> Result<Option<()>> {
     view.say("waiting for the first samples of every probe");
     let start = BootTime::now();

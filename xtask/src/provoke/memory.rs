@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::pause;
+use crate::shell;
 
 /// The memory limit of this load's cgroup.
 pub(super) const LIMIT: u64 = 96 << 20;
@@ -54,8 +55,7 @@ pub(super) fn run(scratch: &Path) -> Result<()> {
 /// Lets a child process outgrow the cgroup that both are in, every few seconds.
 pub(super) fn run_oom(scratch: &Path) -> Result<()> {
     loop {
-        let program = std::env::current_exe().context("our own path is unknown")?;
-        Command::new(program)
+        Command::new(shell::OURSELVES)
             .args(["provoke", "oom-victim", "--scratch"])
             .arg(scratch)
             .stdin(Stdio::null())
