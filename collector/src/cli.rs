@@ -76,7 +76,7 @@ pub enum Error {
     #[error(transparent)]
     Files(#[from] files::Error),
     /// A setting is at fault.
-    #[error("bad configuration: {0}")]
+    #[error("bad configuration")]
     Setting(#[from] config::Error),
 }
 

@@ -53,6 +53,8 @@ const HTTP: connection::Limits =
 /// A dead peer is noticed within twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const STREAMS_PER_CONNECTION: u32 = 32;
+/// What a peer may send ahead of being read: memory times connections.
+const STREAM_WINDOW: u32 = 128 * 1024;
 const HEADER_BYTES: u32 = 16 * 1024;
 /// Largest question of an operator.
 const QUESTION_BYTES: usize = 64 * 1024;
@@ -166,7 +168,12 @@ impl Daemon {
 
         let limits =
             fleet::Limits { hosts: config.max_hosts, memory: config.host_memory.as_u64() as usize };
-        let fleet = Fleet::new(limits, store.hosts()?, BootTime::now());
+        let records = store.hosts()?;
+        if records.len() > limits.hosts {
+            let (known, max_hosts) = (records.len(), limits.hosts);
+            warn!(known, max_hosts, "more hosts are known than may be; the last are not shown");
+        }
+        let fleet = Fleet::new(limits, records, BootTime::now());
         let memory = config.series_memory.as_u64() as usize;
         let history = History::new(history::Options { span: config.series_span, memory });
         let (ingest, writer) = ingest::start(store.clone(), metrics.clone())?;
@@ -278,6 +285,8 @@ async fn serve_grpc(shared: Arc<Shared>, mut acceptor: Acceptor, streams: usize)
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .http2_max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW)
         .add_service(agents)
         .add_service(InterceptedService::new(operators, admit))
         .serve_with_incoming_shutdown(

@@ -310,10 +310,14 @@ async fn a_thousand_connections_that_say_nothing() {
     }
     let mut slow = TcpStream::connect(collector.addresses.http).await.unwrap();
     slow.write_all(b"GET / HT").await.unwrap();
-    // A stream that is opened but never says Hello.
+    // A stream that says Hello and nothing more, and one that never says it.
+    let quiet = Peer::greeted(&collector, hello("quiet", 1)).await;
     let mute = Peer::silent(&collector).await;
     check(&mute.ended().await, Code::DeadlineExceeded, "no Hello");
     assert_eq!(collector.rejects("no_hello").await, 1.0);
+
+    check(&quiet.ended().await, Code::DeadlineExceeded, "no heartbeat");
+    assert_eq!(collector.rejects("silent").await, 1.0);
 
     let closed = async {
         for stream in &mut silent {

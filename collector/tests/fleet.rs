@@ -72,11 +72,11 @@ async fn operators_see_what_agents_report() {
 
     let ask = async |request| operator.clone().get_series(request).await.unwrap_err();
     let status = ask(series("web-2", "cpu.load1", "")).await;
-    check(&status, Code::NotFound, "no host `web-2`; did you mean `web-1`?");
+    check(&status, Code::NotFound, "no host `web-2`; the nearest is `web-1`");
     let status = ask(series("web-1", "cpu.laod1", "")).await;
-    check(&status, Code::NotFound, "no signal `cpu.laod1`; did you mean `cpu.load1`?");
+    check(&status, Code::NotFound, "no signal `cpu.laod1`; the nearest is `cpu.load1`");
     let status = ask(series("web-1", "cpu.on_cpu.time", "b.service")).await;
-    check(&status, Code::NotFound, "did you mean `a.service`?");
+    check(&status, Code::NotFound, "the nearest is `a.service`");
     let status = operator.list_events(events("nobody", "")).await.unwrap_err();
     check(&status, Code::NotFound, "no host `nobody`");
 

@@ -50,12 +50,12 @@ pub enum Error {
     #[error("unknown log format `{0}`; use `text` or `json`")]
     Format(String),
     /// The filter cannot be read.
-    #[error("malformed log filter `{filter}`; use for example `info` or `info,h2=warn`")]
+    #[error("malformed log filter `{filter}` ({what}); use for example `info` or `info,h2=warn`")]
     Filter {
         /// The filter as given.
         filter: String,
         /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
+        what: String,
     },
     /// Logging was set up before.
     #[error("the log is already set up")]
@@ -87,7 +87,7 @@ pub fn init(format: Format, default_filter: &str) -> Result<(), Error> {
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder()
         .parse(filter)
-        .map_err(|source| Error::Filter { filter: filter.to_owned(), source })
+        .map_err(|e| Error::Filter { filter: filter.to_owned(), what: e.to_string() })
 }
 
 #[cfg(test)]

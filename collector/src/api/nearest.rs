@@ -1,4 +1,4 @@
-//! "Did you mean": the known name nearest to one that is not known.
+//! The known name nearest to one that is not known.
 
 use tonic::Status;
 
@@ -14,7 +14,7 @@ pub(super) fn not_found<'a>(
         .min()
         .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 3);
     Status::not_found(match near {
-        Some((_, candidate)) => format!("no {thing} `{name}`; did you mean `{candidate}`?"),
+        Some((_, candidate)) => format!("no {thing} `{name}`; the nearest is `{candidate}`"),
         None => format!("no {thing} `{name}`"),
     })
 }
@@ -29,7 +29,7 @@ mod tests {
             let status = not_found("host", name, ["web-1", "db-1"].into_iter());
             assert_eq!(status.message(), expected);
         };
-        check("wbe-1", "no host `wbe-1`; did you mean `web-1`?");
+        check("wbe-1", "no host `wbe-1`; the nearest is `web-1`");
         check("zzzzzz\u{1b}[2J", "no host `zzzzzz[2J`");
     }
 }

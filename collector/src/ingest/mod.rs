@@ -6,7 +6,6 @@
 //! share the cost of one durable write and none waits long for it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,8 +25,12 @@ use tracing::{error, info};
 use crate::{
     metrics::Metrics,
     model::{Event, FleetEvent, HostRecord, Name},
-    store::{self, Batch, NewEvent, Progress, Store},
+    store::{self, Batch, NewEvent, Store},
 };
+
+use self::seen::Seen;
+
+mod seen;
 
 /// Longest time an item waits for others to share its write.
 pub const GROUP_TIME: Duration = Duration::from_millis(20);
@@ -37,8 +40,6 @@ pub const GROUP_ITEMS: usize = 256;
 const QUEUE: usize = 1024;
 /// Events held for watchers that are behind.
 const WATCH: usize = 1024;
-/// How many incarnations of a host are remembered for dropping repeated events.
-const INCARNATIONS: usize = 4;
 /// How long a session waits for a place in the queue.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -229,6 +230,9 @@ impl Writer {
                 let progress = seen.finish();
                 self.seen.commit(progress);
                 self.metrics.events.inc_by(stored.len() as u64);
+                if !self.writable.swap(true, Ordering::Relaxed) {
+                    info!("the store can be written again");
+                }
                 for (durable, sequence) in waiting {
                     durable.send_if_modified(|held| held.advance(sequence));
                 }
@@ -236,15 +240,9 @@ impl Writer {
                     // Nobody watching is no fault.
                     let _watched = self.written.send(Arc::new(event));
                 }
-                if !self.writable.swap(true, Ordering::Relaxed) {
-                    info!("the store can be written again");
-                }
             }
             failed => {
                 self.metrics.commit_errors.inc();
-                for (durable, _) in waiting {
-                    durable.send_replace(Durable::Failed);
-                }
                 if self.writable.swap(false, Ordering::Relaxed) {
                     let reason = match failed {
                         Ok(Err(e)) => describe(&e),
@@ -252,6 +250,9 @@ impl Writer {
                         Ok(Ok(_)) => String::new(),
                     };
                     error!(reason, "the store cannot be written");
+                }
+                for (durable, _) in waiting {
+                    durable.send_replace(Durable::Failed);
                 }
             }
         }
@@ -277,69 +278,39 @@ fn describe(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Which events were taken before: per host the newest sequence of its last few
-/// incarnations. Bounded by the number of hosts the fleet allows.
-#[derive(Debug, Default)]
-struct Seen {
-    by_host: BTreeMap<Name, VecDeque<(u64, u64)>>,
-}
-
-/// Changes to [`Seen`] that count only once they are durable.
-struct Pending<'a> {
-    seen: &'a Seen,
-    changed: BTreeMap<Name, VecDeque<(u64, u64)>>,
-}
-
-impl Seen {
-    fn new(progress: Vec<(Name, Progress)>) -> Self {
-        let rows = progress.into_iter().map(|(host, pairs)| (host, pairs.into()));
-        Self { by_host: rows.collect() }
-    }
-
-    fn begin(&self) -> Pending<'_> {
-        Pending { seen: self, changed: BTreeMap::new() }
-    }
-
-    fn commit(&mut self, changed: BTreeMap<Name, VecDeque<(u64, u64)>>) {
-        self.by_host.extend(changed);
-    }
-}
-
-impl Pending<'_> {
-    /// Whether the event is new; notes it if so.
-    fn take(&mut self, host: &Name, incarnation: u64, sequence: u64) -> bool {
-        let known = self.changed.get(host).or_else(|| self.seen.by_host.get(host));
-        let known_sequence = known
-            .and_then(|pairs| pairs.iter().find(|(i, _)| *i == incarnation))
-            .map(|(_, sequence)| *sequence);
-        if known_sequence.is_some_and(|known| sequence <= known) {
-            return false;
-        }
-        let mut pairs = known.cloned().unwrap_or_default();
-        pairs.retain(|(i, _)| *i != incarnation);
-        pairs.push_front((incarnation, sequence));
-        pairs.truncate(INCARNATIONS);
-        self.changed.insert(host.clone(), pairs);
-        true
-    }
-
-    fn changed(&self) -> Vec<(Name, Progress)> {
-        let rows = self.changed.iter();
-        rows.map(|(host, pairs)| (host.clone(), pairs.iter().copied().collect())).collect()
-    }
-
-    fn finish(self) -> BTreeMap<Name, VecDeque<(u64, u64)>> {
-        self.changed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         model::Severity,
-        store::{Query, embedded::Embedded},
+        store::{Error, Progress, Query, Retention, embedded::Embedded},
     };
+
+    /// A disk that can be full.
+    struct Full(AtomicBool);
+
+    impl Store for Full {
+        fn hosts(&self) -> Result<Vec<HostRecord>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn progress(&self) -> Result<Vec<(Name, Progress)>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn write(&self, _: Batch) -> Result<Vec<FleetEvent>, Error> {
+            let full = redb::Error::Io(std::io::ErrorKind::StorageFull.into());
+            if self.0.load(Ordering::Relaxed) { Err(full.into()) } else { Ok(Vec::new()) }
+        }
+
+        fn events(&self, _: &Query) -> Result<Vec<FleetEvent>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn prune(&self, _: Retention, _: usize) -> Result<usize, Error> {
+            Ok(0)
+        }
+    }
 
     fn event(sequence: u64) -> Event {
         Event {
@@ -351,26 +322,6 @@ mod tests {
             message: String::new(),
             fields: Vec::new(),
         }
-    }
-
-    #[test]
-    fn repeated_events_are_seen_and_nothing_counts_before_it_is_durable() {
-        let mut seen = Seen::new(vec![("a".into(), vec![(1, 5)])]);
-        let host = Name::from("a");
-        let mut pending = seen.begin();
-        let takes = [(1, 5), (1, 6), (1, 6), (2, 1), (1, 7), (2, 1)];
-        let taken = takes.map(|(incarnation, n)| pending.take(&host, incarnation, n));
-        assert_eq!(taken, [false, true, false, true, true, false]);
-        drop(pending);
-        assert!(seen.begin().take(&host, 1, 6));
-
-        let mut pending = seen.begin();
-        for incarnation in 2..9 {
-            pending.take(&host, incarnation, 1);
-        }
-        let changed = pending.finish();
-        seen.commit(changed);
-        assert_eq!(seen.by_host[&host].len(), INCARNATIONS);
     }
 
     #[tokio::test]
@@ -393,5 +344,24 @@ mod tests {
         assert_eq!(*watching.recv().await.unwrap(), stored[0]);
         drop(handle);
         writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_acknowledges_nothing() {
+        let store = Arc::new(Full(AtomicBool::new(true)));
+        let (handle, _writer) = start(store.clone(), Arc::new(Metrics::new())).unwrap();
+        let send = async |sequence| {
+            let (durable, mut told) = watch::channel(Durable::UpTo(0));
+            let (host, durable) = ("a".into(), Arc::new(durable));
+            let event = AgentEvent { host, incarnation: 9, event: event(sequence), durable };
+            handle.event(event).await.unwrap();
+            told.changed().await.unwrap();
+            let held = *told.borrow();
+            (held, handle.is_writable())
+        };
+        assert_eq!(send(1).await, (Durable::Failed, false));
+        store.0.store(false, Ordering::Relaxed);
+        // Sent again, it is new: what failed does not count as seen.
+        assert_eq!(send(1).await, (Durable::UpTo(1), true));
     }
 }
