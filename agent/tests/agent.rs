@@ -1,6 +1,8 @@
 //! A whole agent in this process, without eBPF, against a collector made of this
 //! test: what it says first, what it says again, and what it tells people.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 use std::path::Path;
 use std::time::Duration;
 
