@@ -45,9 +45,10 @@ fn headline(state: &State, color: bool) -> Line<'static> {
     let hosts = &state.snapshot.hosts;
     let count = |wanted| hosts.iter().filter(|host| host.state == wanted).count();
     let (up, late, lost) = (count(HostState::Up), count(HostState::Late), count(HostState::Lost));
+    let plural = if hosts.len() == 1 { "" } else { "s" };
     let mut spans = vec![
         Span::styled("holdfast top", Style::new().add_modifier(Modifier::BOLD)),
-        Span::raw(format!("   {} hosts: {up} up", hosts.len())),
+        Span::raw(format!("   {} host{plural}: {up} up", hosts.len())),
     ];
     if late > 0 {
         spans.push(Span::styled(format!(", {late} late"), paint(color, Color::Yellow)));
