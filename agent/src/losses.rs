@@ -1,10 +1,10 @@
 //! Counters of everything the agent itself had to drop, shared by all its stages.
 //!
-//! What the eBPF programs dropped is counted in the kernel and added where both
-//! are shown.
+//! What the eBPF programs dropped is counted in the kernel; the sampler brings its
+//! newest counts here once a tick.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 macro_rules! causes {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal;)+) => {
@@ -52,31 +52,46 @@ causes! {
 
 /// The counters; clones share them.
 #[derive(Debug, Clone)]
-pub struct Losses(Arc<[AtomicU64]>);
+pub struct Losses {
+    own: Arc<[AtomicU64]>,
+    in_kernel: Arc<Mutex<Vec<(&'static str, u64)>>>,
+}
 
 impl Default for Losses {
     fn default() -> Self {
-        Self(Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect())
+        let own = Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { own, in_kernel: Arc::default() }
     }
 }
 
 impl Losses {
     /// Counts `n` things lost for `cause`.
     pub fn add(&self, cause: Cause, n: u64) {
-        if let Some(counter) = self.0.get(cause as usize) {
+        if let Some(counter) = self.own.get(cause as usize) {
             counter.fetch_add(n, Ordering::Relaxed);
         }
     }
 
+    /// Takes over what the eBPF programs counted, in all since they were loaded.
+    pub fn set_in_kernel(&self, counts: Vec<(&'static str, u64)>) {
+        *self.in_kernel.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+
     /// Every cause with its count, zeros included.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Cause::ALL.iter().zip(&*self.0).map(|(cause, n)| (cause.name(), n.load(Ordering::Relaxed)))
+    #[must_use]
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let own = Cause::ALL.iter().zip(&*self.own);
+        let own = own.map(|(cause, n)| (cause.name(), n.load(Ordering::Relaxed)));
+        let in_kernel = self.in_kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        own.chain(in_kernel.iter().copied()).collect()
     }
 
     /// Everything lost, of whatever cause.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts().fold(0, |sum, (_, n)| sum.saturating_add(n))
+        let in_kernel = self.in_kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.own.iter().map(|n| n.load(Ordering::Relaxed));
+        own.chain(in_kernel.iter().map(|(_, n)| *n)).fold(0, u64::saturating_add)
     }
 }
 
@@ -90,7 +105,10 @@ mod tests {
         losses.clone().add(Cause::Events, 2);
         losses.add(Cause::Requests, 1);
         assert_eq!(losses.total(), 3);
-        assert!(losses.counts().any(|count| count == ("uplink.events", 2)));
-        assert_eq!(losses.counts().count(), Cause::ALL.len());
+        losses.set_in_kernel(vec![("ebpf.ring_full", 4)]);
+        assert_eq!(losses.total(), 7);
+        let counts = losses.counts();
+        assert!(counts.contains(&("uplink.events", 2)) && counts.contains(&("ebpf.ring_full", 4)));
+        assert_eq!(counts.len(), Cause::ALL.len() + 1);
     }
 }

@@ -217,7 +217,7 @@ impl Kernel {
             .filter_map(|(_, function)| self.object.program(function)?.fd().ok())
             .filter_map(|fd| fdinfo::number(fd.as_fd(), "recursion_misses"))
             .sum();
-        counted.chain([("program_skipped", skipped)]).collect()
+        counted.chain([("ebpf.program_skipped", skipped)]).collect()
     }
 
     /// Turns the kernel's accounting of programs on until the measurement ends.

@@ -32,9 +32,7 @@ impl Probe for Own {
     fn read(&mut self, kernel: Option<&Kernel>, frame: &mut Frame) -> Result<(), String> {
         frame.set(AGENT_CPU, 0, clock::process_cpu().as_nanos() as f64);
         frame.set(AGENT_MAPS, 0, kernel.map_or(0, Kernel::map_bytes) as f64);
-        let in_kernel: u64 =
-            kernel.map_or(0, |kernel| kernel.losses().iter().map(|(_, n)| n).sum());
-        frame.set(AGENT_LOSSES, 0, self.losses.total().saturating_add(in_kernel) as f64);
+        frame.set(AGENT_LOSSES, 0, self.losses.total() as f64);
         if let Ok(statm) = self.statm.read(&mut self.buffer) {
             frame.set(
                 AGENT_RSS,

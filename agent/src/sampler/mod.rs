@@ -220,6 +220,7 @@ impl Sampler {
         self.losses.add(Cause::Ticks, skipped);
         self.tick_units(now);
         let loaded = self.kernel.as_ref().ok();
+        self.losses.set_in_kernel(loaded.map(Kernel::losses).unwrap_or_default());
         self.current.begin(now);
         self.panel.read(loaded, &mut self.current);
         self.summarizer.tick(&self.previous, &self.current);
@@ -330,13 +331,11 @@ impl Sampler {
             let value = self.current.get(id, 0);
             if value.is_nan() { 0.0 } else { value }
         };
-        let in_kernel = self.kernel.as_ref().map(Kernel::losses).unwrap_or_default();
-        let own = self.losses.counts();
         Vitals {
             cpu_seconds: value(AGENT_CPU) / 1e9,
             rss_bytes: value(AGENT_RSS) as u64,
             map_bytes: value(AGENT_MAPS) as u64,
-            losses: own.chain(in_kernel).collect(),
+            losses: self.losses.counts(),
         }
     }
 
