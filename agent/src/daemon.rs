@@ -108,7 +108,8 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     let (snapshot, snapshot_view) = watch::channel(start);
     let (link, link_view) = watch::channel(LinkState::default());
 
-    let uplink = build_uplink(&config, hello(&config, &facts, &host), report_inbox, link)?;
+    let hello = hello(&config, &facts, &host);
+    let uplink = build_uplink(&config, hello, report_inbox, link, losses.clone())?;
     let kernel = start_kernel(&config, &root);
     let sampler = Sampler::new(
         sampler::Options {
@@ -269,11 +270,13 @@ fn build_uplink(
     hello: v1::Hello,
     reports: mpsc::Receiver<Report>,
     link: watch::Sender<LinkState>,
+    losses: Losses,
 ) -> Result<Link, Error> {
     if config.collector.is_empty() {
         return Ok(Link::Nobody(reports));
     }
-    Ok(Link::Collector(Box::new(Uplink::new(&config.collector, hello, reports, link)?)))
+    let uplink = Uplink::new(&config.collector, hello, reports, link, losses)?;
+    Ok(Link::Collector(Box::new(uplink)))
 }
 
 /// Tells the service manager that the agent is ready, alive and how it is doing.

@@ -23,6 +23,7 @@ use tonic::{Code, Status, Streaming};
 
 use self::outbox::Outbox;
 use crate::backoff::Backoff;
+use crate::losses::Losses;
 use crate::report::{LinkState, Report};
 
 /// Time for a connection to be made, and again for the collector to say Welcome.
@@ -79,7 +80,7 @@ pub struct Uplink {
 
 impl Uplink {
     /// An uplink to the collector at `url` that introduces itself with `hello` and
-    /// passes on what arrives in `reports`.
+    /// passes on what arrives in `reports`; what it has to drop is counted in `losses`.
     ///
     /// # Errors
     ///
@@ -89,6 +90,7 @@ impl Uplink {
         mut hello: v1::Hello,
         reports: mpsc::Receiver<Report>,
         state: watch::Sender<LinkState>,
+        losses: Losses,
     ) -> Result<Self, Error> {
         let address =
             |reason: &str| Error::Address { url: url.to_owned(), reason: reason.to_owned() };
@@ -105,7 +107,7 @@ impl Uplink {
         hello.catalogue = wire::catalogue();
         state.send_modify(|state| url.clone_into(&mut state.collector));
         let backoff = Backoff::new(hello.incarnation);
-        Ok(Self { endpoint, hello, reports, state, outbox: Outbox::default(), backoff })
+        Ok(Self { endpoint, hello, reports, state, outbox: Outbox::new(losses), backoff })
     }
 
     /// Runs until `shutdown`; then what is left is sent for a moment, and the stream closed.
@@ -292,7 +294,13 @@ mod tests {
     fn addresses_are_checked_at_start() {
         for bad in ["", "localhost:7401", "https://x:1", "http://", "http://a b"] {
             let (_sender, reports) = mpsc::channel(1);
-            let made = Uplink::new(bad, v1::Hello::default(), reports, watch::Sender::default());
+            let made = Uplink::new(
+                bad,
+                v1::Hello::default(),
+                reports,
+                watch::Sender::default(),
+                Losses::default(),
+            );
             assert!(matches!(made, Err(Error::Address { .. })), "{bad:?}");
         }
     }

@@ -7,15 +7,19 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use holdfast_proto::v1;
+use holdfast_proto::{limits, v1};
 
 use super::wire;
+use crate::losses::{Cause, Losses};
 use crate::report::{Event, ProbeStatus, Report, Vitals, Window};
 
 /// Most events kept for a collector that does not answer.
 pub(crate) const EVENTS: usize = 1024;
-/// Most windows kept for a collector that does not answer: a minute at 10 s.
-pub(crate) const WINDOWS: usize = 6;
+/// How long windows are kept for a collector that does not answer.
+pub(crate) const KEPT_MS: u32 = 60_000;
+/// Most points of all windows kept: what the largest single window may hold, so
+/// that short windows of many units stay small too.
+const POINTS: usize = limits::SUMMARIES_PER_BATCH;
 
 /// The queue towards the collector.
 #[derive(Debug, Default)]
@@ -25,6 +29,7 @@ pub(crate) struct Outbox {
     probes: Option<Arc<[ProbeStatus]>>,
     vitals: Option<Vitals>,
     sent: Sent,
+    losses: Losses,
     dropped: u64,
 }
 
@@ -39,6 +44,11 @@ struct Sent {
 }
 
 impl Outbox {
+    /// An empty queue that counts in `losses` what it had to drop.
+    pub(crate) fn new(losses: Losses) -> Self {
+        Self { losses, ..Self::default() }
+    }
+
     /// Events and windows that had to make room.
     #[must_use]
     pub(crate) const fn dropped(&self) -> u64 {
@@ -55,12 +65,18 @@ impl Outbox {
     pub(crate) fn take(&mut self, report: Report) {
         match report {
             Report::Event(event) => {
-                self.dropped += make_room(&mut self.events, EVENTS);
+                if self.events.len() >= EVENTS {
+                    self.events.pop_front();
+                    self.drop_one(Cause::Events);
+                }
                 self.events.push_back(event);
             }
             Report::Window(window) => {
-                self.dropped += make_room(&mut self.windows, WINDOWS);
                 self.windows.push_back(window);
+                while self.has_too_many_windows() {
+                    self.windows.pop_front();
+                    self.drop_one(Cause::Summaries);
+                }
             }
             Report::Probes(probes) => {
                 self.probes = Some(probes);
@@ -68,6 +84,18 @@ impl Outbox {
             }
             Report::Vitals(vitals) => self.vitals = Some(vitals),
         }
+    }
+
+    /// Whether the oldest window has to go; the newest one always stays.
+    fn has_too_many_windows(&self) -> bool {
+        let length: u64 = self.windows.iter().map(|window| u64::from(window.window_ms)).sum();
+        let points: usize = self.windows.iter().map(|window| window.points.len()).sum();
+        self.windows.len() > 1 && (length > u64::from(KEPT_MS) || points > POINTS)
+    }
+
+    fn drop_one(&mut self, cause: Cause) {
+        self.dropped += 1;
+        self.losses.add(cause, 1);
     }
 
     /// A new stream begins: everything that is not acknowledged is to be sent again.
@@ -116,16 +144,6 @@ impl Outbox {
             || (self.probes.is_some() && !self.sent.probes)
             || self.windows.back().is_some_and(|window| window.sequence > self.sent.window)
     }
-}
-
-/// Drops the oldest entries until one more fits in `limit`; says how many.
-fn make_room<T>(queue: &mut VecDeque<T>, limit: usize) -> u64 {
-    let mut dropped = 0;
-    while queue.len() >= limit {
-        queue.pop_front();
-        dropped += 1;
-    }
-    dropped
 }
 
 #[cfg(test)]
@@ -188,10 +206,12 @@ mod tests {
 
     #[test]
     fn a_silent_collector_costs_the_oldest_first_and_it_is_counted() {
-        let mut outbox = Outbox::default();
+        let losses = Losses::default();
+        let mut outbox = Outbox::new(losses.clone());
         (1..=EVENTS as u64 + 5).for_each(|sequence| outbox.take(event(sequence)));
-        (1..=WINDOWS as u64 + 2).for_each(|sequence| outbox.take(window(sequence)));
+        (1..=u64::from(KEPT_MS) / 10_000 + 2).for_each(|sequence| outbox.take(window(sequence)));
         assert_eq!((outbox.dropped(), outbox.pending_events()), (7, EVENTS));
+        assert_eq!(losses.total(), 7);
         assert!(
             matches!(outbox.next_message(0.0).and_then(|m| m.body), Some(Body::Event(e)) if e.sequence == 6)
         );
