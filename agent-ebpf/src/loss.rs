@@ -14,25 +14,25 @@ macro_rules! losses {
 
 losses! {
     /// An interval that ended before it began: clocks of two CPUs apart.
-    NegativeInterval = "interval_negative";
+    NegativeInterval = "ebpf.interval_negative";
     /// A task switched to without a stamp of when it became runnable.
-    SwitchUnstamped = "switch_unstamped";
+    SwitchUnstamped = "ebpf.switch_unstamped";
     /// Task storage that could not be had: no memory, or busy.
-    TaskStorage = "task_storage_refused";
+    TaskStorage = "ebpf.task_storage_refused";
     /// A request without the time it was made: the device's `iostats` is off.
-    RequestUnstamped = "request_unstamped";
+    RequestUnstamped = "ebpf.request_unstamped";
     /// More tasks in direct reclaim at once than the map holds.
-    ReclaimMapFull = "reclaim_map_full";
+    ReclaimMapFull = "ebpf.reclaim_map_full";
     /// The end of a reclaim whose begin was not seen.
-    ReclaimUnmatched = "reclaim_unmatched";
+    ReclaimUnmatched = "ebpf.reclaim_unmatched";
     /// Socket storage that could not be had: no memory, or busy.
-    SocketStorage = "socket_storage_refused";
+    SocketStorage = "ebpf.socket_storage_refused";
     /// The end of a connect whose begin was not seen.
-    ConnectUnmatched = "connect_unmatched";
+    ConnectUnmatched = "ebpf.connect_unmatched";
     /// More events of one kind on one CPU in a second than are let through.
-    EventRate = "event_rate_limited";
+    EventRate = "ebpf.event_rate_limited";
     /// An event for which the ring buffer had no room.
-    EventRing = "event_ring_full";
+    EventRing = "ebpf.event_ring_full";
     /// A row or CPU beyond its map. Never happens unless the agent sized a map wrongly.
-    OutOfRange = "row_out_of_range";
+    OutOfRange = "ebpf.row_out_of_range";
 }

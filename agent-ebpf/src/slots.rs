@@ -31,15 +31,16 @@ pub struct Set {
     pub entries: [Entry; WAYS],
 }
 
-/// The set of a cgroup id. Ids are small and dense: multiplying by the golden
-/// ratio spreads them evenly.
+/// The set of a cgroup id. Ids are small and dense, so their last digits spread
+/// them best.
 #[inline(always)]
 #[must_use]
 pub const fn unit_set(cgroup_id: u64) -> u32 {
-    (cgroup_id.wrapping_mul(GOLDEN) >> (64 - UNIT_SET_BITS)) as u32
+    (cgroup_id ^ cgroup_id >> 32) as u32 & (UNIT_SETS - 1)
 }
 
-/// The set of a device key.
+/// The set of a device key. Minor numbers come in strides, so the golden ratio
+/// spreads them.
 #[inline(always)]
 #[must_use]
 pub const fn device_set(key: u64) -> u32 {

@@ -44,7 +44,7 @@ pub fn program(program: &str) -> bool {
 }
 
 /// Notes the reason, or fails where nothing may be skipped; always false.
-fn skip(reason: &str) -> bool {
+pub fn skip(reason: &str) -> bool {
     assert!(std::env::var_os("HOLDFAST_REQUIRE_EBPF").is_none(), "may not be skipped: {reason}");
     note(reason)
 }

@@ -1,0 +1,216 @@
+//! Writes of a known number, past the page cache.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_agent::catalogue::{
+    DISK_ERRORS, DISK_FLUSH_LATENCY, DISK_READ_LATENCY, DISK_WRITE_LATENCY, DISK_WRITE_SIZE,
+};
+use holdfast_core::clock::BootTime;
+use holdfast_tests::need;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{major, minor};
+
+use crate::rig::{ROW, Rig};
+
+const WRITES: u64 = 1_000;
+const BLOCK: usize = 4096;
+const FILE_BLOCKS: u64 = 256;
+/// Writes under way while the two counts are read.
+const QUIET: u64 = 20;
+const ATTEMPTS: u32 = 8;
+
+#[test]
+fn writes_of_a_loop_device_are_counted_exactly() -> Result<()> {
+    let Some(mut rig) = Rig::start()? else { return Ok(()) };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let Some(device) = Loop::attach(&filled(folder.path())?)? else {
+        need::skip("needs loop devices");
+        return Ok(());
+    };
+    rig.watch_device(&device.number()?)?;
+    rig.tick()?;
+    let (before, flushes) = writes(&rig);
+    let spent = write(&device.0)?;
+    rig.tick()?;
+    let (after, flushed) = writes(&rig);
+
+    // Nobody else uses the device, so there is no background.
+    ensure!(after.0 - before.0 == WRITES, "{} writes", after.0 - before.0);
+    let size = rig.histogram(DISK_WRITE_SIZE, ROW);
+    ensure!(size.sum == WRITES * BLOCK as u64, "{} bytes", size.sum);
+    let took = (after.1 - before.1 + flushed.1 - flushes.1) as f64;
+    // The device's own worker has to be woken for each request, so the writer waits
+    // for more than the device.
+    let spent = spent.as_nanos() as f64;
+    ensure!((0.3 * spent..=spent).contains(&took), "{took} ns, the writer says {spent}");
+    ensure!(rig.value(DISK_ERRORS, ROW) == 0.0, "{} errors", rig.value(DISK_ERRORS, ROW));
+    ensure!(rig.lost("ebpf.request_unstamped") == 0, "requests without a stamp");
+
+    // One read, to see that it is told from a write.
+    let mut page = Page::new();
+    open(&device.0, OFlag::O_DIRECT)?.read_exact_at(page.bytes(), 0)?;
+    rig.tick()?;
+    let reads = rig.histogram(DISK_READ_LATENCY, ROW).total();
+    ensure!(reads >= 1, "no read was counted");
+    Ok(())
+}
+
+#[test]
+fn writes_of_the_repositorys_disk_are_counted_within_background() -> Result<()> {
+    let Some(mut rig) = Rig::start()? else { return Ok(()) };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let path = filled(folder.path())?;
+    let disk = fs::metadata(&path)?.dev();
+    let number = format!("{}:{}", major(disk), minor(disk));
+    if !Path::new("/sys/dev/block").join(&number).exists() {
+        need::skip("needs the build folder on a disk of its own number (ext4, xfs)");
+        return Ok(());
+    }
+    rig.watch_device(&number)?;
+    File::open(&path)?.sync_all()?;
+
+    write(&path)?;
+
+    // Others use the disk and the CPUs, too: a quiet moment is looked for. What is
+    // exact is asserted in every moment.
+    let mut seen = Vec::new();
+    for _ in 0..ATTEMPTS {
+        rig.tick()?;
+        let start = Disk::now(&rig, &number)?;
+        let spent = write(&path)?.as_nanos() as f64;
+        rig.tick()?;
+        let own = Disk::now(&rig, &number)?.since(&start);
+
+        // At least ours; at most what the kernel itself counts, which is also what
+        // the file system writes of its own for ours.
+        let (writes, kernel) = (own.writes, own.kernel_writes);
+        ensure!((WRITES..=kernel + QUIET).contains(&writes), "{writes} writes, kernel {kernel}");
+        let (bytes, kernel) = (own.bytes as f64, own.kernel_bytes as f64);
+        ensure!((bytes - kernel).abs() <= 0.02 * kernel, "{bytes} bytes, by the kernel {kernel}");
+
+        let took = own.ns as f64;
+        if (took - spent).abs() <= 0.15 * spent {
+            return Ok(());
+        }
+        seen.push(format!("{took} ns, the writer says {spent}"));
+    }
+    bail!("never within 15 %: {seen:?}")
+}
+
+/// What was written to a disk so far.
+struct Disk {
+    writes: u64,
+    bytes: u64,
+    /// Of writes and flushes together.
+    ns: u64,
+    kernel_writes: u64,
+    kernel_bytes: u64,
+}
+
+impl Disk {
+    fn now(rig: &Rig, number: &str) -> Result<Self> {
+        let (write, flush) = writes(rig);
+        let stat = fs::read_to_string(format!("/sys/dev/block/{number}/stat"))?;
+        // The fifth number: writes. The seventh: sectors of 512 bytes written.
+        let stat: Vec<u64> = stat.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let [_, _, _, _, kernel_writes, _, sectors, ..] = *stat else { bail!("an odd stat file") };
+        Ok(Self {
+            writes: write.0,
+            bytes: rig.histogram(DISK_WRITE_SIZE, ROW).sum,
+            ns: write.1 + flush.1,
+            kernel_writes,
+            kernel_bytes: sectors * 512,
+        })
+    }
+
+    fn since(&self, start: &Self) -> Self {
+        Self {
+            writes: self.writes - start.writes,
+            bytes: self.bytes - start.bytes,
+            ns: self.ns - start.ns,
+            kernel_writes: self.kernel_writes - start.kernel_writes,
+            kernel_bytes: self.kernel_bytes - start.kernel_bytes,
+        }
+    }
+}
+
+/// Number and time of writes, and of flushes.
+fn writes(rig: &Rig) -> ((u64, u64), (u64, u64)) {
+    let of = |id| {
+        let histogram = rig.histogram(id, ROW);
+        (histogram.total(), histogram.sum)
+    };
+    (of(DISK_WRITE_LATENCY), of(DISK_FLUSH_LATENCY))
+}
+
+/// A file whose blocks are all written already, so that writing changes no metadata.
+fn filled(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("blocks");
+    fs::write(&path, vec![1u8; BLOCK * FILE_BLOCKS as usize])?;
+    File::open(&path)?.sync_all()?;
+    Ok(path)
+}
+
+fn open(path: &Path, flags: OFlag) -> Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
+    file.with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Writes [`WRITES`] blocks, each to the medium, and says how long that took.
+fn write(path: &Path) -> Result<Duration> {
+    let file = open(path, OFlag::O_DIRECT | OFlag::O_DSYNC)?;
+    let mut page = Page::new();
+    let start = BootTime::now();
+    for n in 0..WRITES {
+        // Never next to the one before, so that no two become one request.
+        let block = (n * 7) % FILE_BLOCKS;
+        file.write_all_at(page.bytes(), block * BLOCK as u64)?;
+    }
+    Ok(BootTime::now().since(start))
+}
+
+/// Memory that begins where a block of the device may.
+struct Page(Vec<u8>);
+
+impl Page {
+    fn new() -> Self {
+        Self(vec![2; 2 * BLOCK])
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let skip = self.0.as_ptr().align_offset(BLOCK);
+        &mut self.0[skip..skip + BLOCK]
+    }
+}
+
+/// A file as a block device.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn attach(file: &Path) -> Result<Option<Self>> {
+        if !need::program("losetup") || !Path::new("/dev/loop-control").exists() {
+            return Ok(None);
+        }
+        let mut losetup = Command::new("losetup");
+        let output = losetup.args(["--find", "--show", "--direct-io=on"]).arg(file).output()?;
+        let device = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(Some(Self(device.trim().into())))
+    }
+
+    fn number(&self) -> Result<String> {
+        let device = fs::metadata(&self.0)?.rdev();
+        Ok(format!("{}:{}", major(device), minor(device)))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _status = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
