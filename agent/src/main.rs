@@ -1,5 +1,7 @@
 //! `holdfast-agent`: parses arguments, starts the log and the runtime, gives the exit code.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use anyhow::Context;

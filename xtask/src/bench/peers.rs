@@ -23,7 +23,7 @@ use crate::stop::Stop;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 const PACKAGES: &[&str] =
-    &["prometheus-node-exporter", "sysstat", "bpfcc-tools", "bpftrace", "bpftool"];
+    &["prometheus-node-exporter", "sysstat", "libbpf-tools", "bpfcc-tools", "bpftrace", "bpftool"];
 
 /// Installs all peers.
 pub(crate) fn install() -> Result<()> {
@@ -77,40 +77,42 @@ impl NodeExporter {
 pub(crate) struct Tracer {
     /// What the rows call it.
     pub(crate) name: &'static str,
-    /// Whether we compare ourselves with a target.
-    pub(crate) is_reference: bool,
     program: &'static str,
     package: &'static str,
-    argument: Option<&'static str>,
+    script: Option<&'static str>,
 }
 
 impl Tracer {
-    /// Those that Debian has.
-    pub(crate) const ALL: [Self; 2] = [
+    /// Those that Debian has. The first is what we compare ourselves with.
+    pub(crate) const ALL: [Self; 3] = [
+        Self { name: "runqlat", program: "runqlat", package: "libbpf-tools", script: None },
         Self {
             name: "runqlat (bcc)",
-            is_reference: true,
             program: "runqlat-bpfcc",
             package: "bpfcc-tools",
-            argument: None,
+            script: None,
         },
         Self {
-            name: "runqlat.bt (bpftrace)",
-            is_reference: false,
+            name: "runqlat.bt",
             program: "bpftrace",
             package: "bpftrace",
-            argument: Some("/usr/sbin/runqlat.bt"),
+            script: Some("/usr/sbin/runqlat.bt"),
         },
     ];
 
-    /// Whether it is there; says so when it is not.
-    pub(crate) fn installed(&self) -> bool {
-        let there = shell::find(self.program).is_some()
-            && self.argument.is_none_or(|script| Path::new(script).is_file());
-        if !there {
+    /// Whether it is there and works on this kernel; says so when not.
+    pub(crate) fn works(&self, stop: &Stop) -> bool {
+        if shell::find(self.program).is_none() {
             missing(self.name, self.package);
+            return false;
         }
-        there
+        match self.start(stop) {
+            Ok(_) => true,
+            Err(error) => {
+                eprintln!("{} does not work here, and is left out: {error:#}", self.name);
+                false
+            }
+        }
     }
 
     /// Starts it and waits until it traces.
@@ -118,14 +120,20 @@ impl Tracer {
         let program = shell::find(self.program).context("the tool is gone")?;
         let folder = TempDir::with_prefix("holdfast-bench-").context("no temporary folder")?;
         let log = folder.path().join("log");
-        // Python would keep its first line to itself.
-        let arguments = ["PYTHONUNBUFFERED=1".into(), program.into_os_string()];
-        let arguments = arguments.into_iter().chain(self.argument.map(OsString::from));
+        // Both would keep their first line to themselves: Python, and the C library.
         let env = shell::find("env").context("no program env")?;
+        let mut arguments: Vec<OsString> =
+            ["PYTHONUNBUFFERED=1", "stdbuf", "-oL"].map(OsString::from).to_vec();
+        arguments.push(program.into_os_string());
+        if let Some(script) = self.script {
+            arguments.push(without_headers(Path::new(script), folder.path())?.into());
+        }
         let mut process = Leashed::start(&env, arguments, &[], Some(&log))?;
+        let said = || fs::read_to_string(&log).unwrap_or_default();
         let start = BootTime::now();
-        while !fs::read_to_string(&log).unwrap_or_default().contains("Tracing") {
-            process.check()?;
+        while !said().contains("Tracing") {
+            let last = || said().lines().last().unwrap_or_default().to_owned();
+            process.check().with_context(last)?;
             let waited = BootTime::now().since(start);
             ensure!(waited < START_LIMIT, "{} does not trace after {waited:?}", self.name);
             ensure!(!stop.wait(Duration::from_millis(50)), "stopped");
@@ -134,6 +142,18 @@ impl Tracer {
         ensure!(!stop.wait(Duration::from_secs(1)), "stopped");
         Ok(Running { _process: process, _folder: folder })
     }
+}
+
+/// The script of bpftrace takes one constant from kernel headers, which a host
+/// that runs it rarely has.
+fn without_headers(script: &Path, folder: &Path) -> Result<PathBuf> {
+    let text = fs::read_to_string(script)
+        .with_context(|| format!("cannot read {}", script.display()))?
+        .replace("#include <linux/sched.h>", "")
+        .replace("TASK_RUNNING", "0");
+    let copy = folder.join("script.bt");
+    fs::write(&copy, text).context("cannot write a script")?;
+    Ok(copy)
 }
 
 /// A tool that traces; ended when dropped.
