@@ -6,8 +6,10 @@
 //! kernel, requests of the rims. It never waits for anybody who listens: a full
 //! channel costs the report, which is counted.
 
+mod answer;
 mod events;
 mod panel;
+mod tell;
 
 use std::future;
 use std::os::fd::OwnedFd;
@@ -17,21 +19,22 @@ use std::time::Duration;
 use holdfast_core::clock::{self, BootTime};
 use holdfast_proto::limits;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{AGENT_CPU, AGENT_MAPS, AGENT_RSS, Owner};
 use crate::frame::{Frame, Shape};
 use crate::host::Root;
-use crate::kernel::{self, Events, Kernel, KernelEvent, Measurement};
+use crate::kernel::{self, Events, Kernel, KernelEvent};
 use crate::losses::{Cause, Losses};
 use crate::metrics::Snapshot;
 use crate::probes::Context;
-use crate::report::{ProbeStatus, ProbesReport, Report, Request, Severity, State, Status, Vitals};
+use crate::report::{ProbeStatus, Report, Request, Vitals};
 use crate::summary::Summarizer;
 use crate::units::{Moved, OTHER, Units};
 
-use events::{Fact, Journal};
+use answer::Measuring;
+use events::Journal;
 use panel::Panel;
 
 /// Rows for network interfaces, and for devices where no eBPF map sets the number.
@@ -60,13 +63,6 @@ pub struct Channels {
     pub requests: mpsc::Receiver<Request>,
     /// To the metrics page and the watchdog, once a tick.
     pub snapshot: watch::Sender<Snapshot>,
-}
-
-/// A measurement of the programs under way, for somebody who waits.
-struct Measuring {
-    measurement: Measurement,
-    until: tokio::time::Instant,
-    answer: oneshot::Sender<ProbesReport>,
 }
 
 /// What the sampler waits for.
@@ -255,60 +251,6 @@ impl Sampler {
         self.report(Report::Window(Arc::new(window)), Cause::Summaries);
     }
 
-    /// Tells the states of the probes, when they are not what was told last.
-    fn refresh_statuses(&mut self) {
-        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
-        if *statuses == *self.statuses {
-            return;
-        }
-        for status in &statuses {
-            let before = self.statuses.iter().find(|before| before.name == status.name);
-            let was_on = before.is_some_and(|before| before.state != State::Off);
-            if status.state == State::Off && was_on {
-                let message = format!("probe {} is off: {}", status.name, status.reason);
-                self.tell(Fact::new("probe.off", Severity::Warning, message));
-            }
-        }
-        self.statuses = statuses.into();
-        self.report(Report::Probes(Arc::clone(&self.statuses)), Cause::Events);
-    }
-
-    /// What is to be said once, at the start.
-    fn announce(&mut self) {
-        let version = env!("CARGO_PKG_VERSION");
-        let message = format!("the agent {version} started");
-        self.tell(Fact::new("agent.started", Severity::Info, message));
-        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
-        let off = |level_too: bool| {
-            let off = statuses.iter().filter(|status| status.state == State::Off);
-            off.filter(move |status| status.level == 0 || level_too)
-        };
-        let mut facts = Vec::new();
-        let fact = |message, probes| {
-            let fields = vec![("probes", probes)];
-            Fact { fields, ..Fact::new("probe.off", Severity::Warning, message) }
-        };
-        if let Err(reason) = &self.kernel {
-            tracing::warn!(reason, "eBPF cannot be used; going on with what files tell");
-            let names: Vec<_> =
-                off(true).filter(|status| status.level > 0).map(|status| status.name).collect();
-            let message = format!("eBPF cannot be used, so some probes are off: {reason}");
-            facts.push(fact(message, names.join(", ")));
-        }
-        // A reason that all eBPF probes share was told already.
-        for status in off(self.kernel.is_ok()) {
-            tracing::warn!(probe = status.name, reason = status.reason, "probe is off");
-            let message = format!("probe {} is off: {}", status.name, status.reason);
-            facts.push(fact(message, status.name.to_owned()));
-        }
-        for status in statuses.iter().filter(|status| status.state == State::Degraded) {
-            tracing::warn!(probe = status.name, reason = status.reason, "probe works in part");
-        }
-        facts.into_iter().for_each(|fact| self.tell(fact));
-        self.statuses = statuses.into();
-        self.report(Report::Probes(Arc::clone(&self.statuses)), Cause::Events);
-    }
-
     fn publish(&mut self, now: BootTime) {
         let vitals = self.vitals();
         let snapshot = Snapshot {
@@ -353,106 +295,6 @@ impl Sampler {
             units.follow(now, &mut self.current, loaded, &mut self.moved);
         }
         self.tell_moved(now);
-    }
-
-    fn tell_moved(&mut self, now: BootTime) {
-        let mut moved = std::mem::take(&mut self.moved);
-        for moved in moved.drain(..) {
-            self.enter(events::moved(moved), now, clock::unix_ms());
-        }
-        self.moved = moved;
-    }
-
-    fn tell_kernel_events(&mut self, now: BootTime) {
-        // The cgroup of a process may be as young as its death.
-        self.follow_units(now);
-        let wall = clock::unix_ms();
-        let mut queue = std::mem::take(&mut self.kernel_queue);
-        for event in queue.drain(..) {
-            let (KernelEvent::Exit { cgroup_id, at_ns, .. }
-            | KernelEvent::OomKill { cgroup_id, at_ns, .. }) = &event;
-            let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
-            let at = events::wall_time(*at_ns, now, wall);
-            self.enter(events::kernel(event, unit), now, at);
-        }
-        self.kernel_queue = queue;
-    }
-
-    fn tell(&mut self, fact: Fact) {
-        self.enter(fact, BootTime::now(), clock::unix_ms());
-    }
-
-    fn enter(&mut self, fact: Fact, now: BootTime, unix_ms: u64) {
-        if let Some(event) = self.journal.enter(fact, now, unix_ms) {
-            tracing::debug!(
-                kind = event.kind,
-                unit = &*event.unit,
-                message = event.message,
-                "event"
-            );
-            self.report(Report::Event(Arc::new(event)), Cause::Events);
-        }
-    }
-
-    fn report(&self, report: Report, cause: Cause) {
-        if self.channels.reports.try_send(report).is_err() {
-            self.losses.add(cause, 1);
-        }
-    }
-
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Status { answer } => {
-                let status = Status {
-                    uptime_seconds: BootTime::now().since_boot().as_secs_f64(),
-                    vitals: self.vitals(),
-                    units: self.units_live(),
-                    newest: self.summarizer.newest().collect(),
-                };
-                let _ = answer.send(status);
-            }
-            Request::Probes { measure, answer } => self.answer_probes(measure, answer),
-        }
-    }
-
-    fn answer_probes(&mut self, measure: Duration, answer: oneshot::Sender<ProbesReport>) {
-        let loaded = self.kernel.as_ref().ok().filter(|_| !measure.is_zero());
-        let Some(kernel) = loaded else {
-            let _ = answer.send(self.probes_report(&[]));
-            return;
-        };
-        if self.measuring.is_some() {
-            // Dropping the answer tells the asker; one measurement at a time.
-            self.losses.add(Cause::Requests, 1);
-            return;
-        }
-        match kernel.measure() {
-            Ok(measurement) => {
-                let until = tokio::time::Instant::now() + measure;
-                self.measuring = Some(Measuring { measurement, until, answer });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the programs cannot be measured");
-                let _ = answer.send(self.probes_report(&[]));
-            }
-        }
-    }
-
-    fn finish_measuring(&mut self) {
-        let (Some(measuring), Ok(kernel)) = (self.measuring.take(), &self.kernel) else { return };
-        let costs = measuring.measurement.finish(kernel);
-        let _ = measuring.answer.send(self.probes_report(&costs));
-    }
-
-    fn probes_report(&self, costs: &[kernel::ProgramCost]) -> ProbesReport {
-        let loaded = self.kernel.as_ref().ok();
-        ProbesReport {
-            probes: self.panel.statuses(loaded, costs),
-            map_bytes: loaded.map_or(0, Kernel::map_bytes),
-            map_limit_bytes: self.options.map_limit_bytes,
-            slots_used: self.units_live(),
-            slots: self.slots(),
-        }
     }
 
     fn units_live(&self) -> u32 {

@@ -1,0 +1,113 @@
+//! What the sampler says: the states of the probes and the events. It never waits
+//! for those who listen; what finds no room is counted.
+
+use std::sync::Arc;
+
+use holdfast_core::clock::{self, BootTime};
+
+use super::Sampler;
+use super::events::{self, Fact};
+use crate::kernel::KernelEvent;
+use crate::losses::Cause;
+use crate::report::{Report, Severity, State};
+
+impl Sampler {
+    /// Tells the states of the probes, when they are not what was told last.
+    pub(super) fn refresh_statuses(&mut self) {
+        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        if *statuses == *self.statuses {
+            return;
+        }
+        for status in &statuses {
+            let before = self.statuses.iter().find(|before| before.name == status.name);
+            let was_on = before.is_some_and(|before| before.state != State::Off);
+            if status.state == State::Off && was_on {
+                let message = format!("probe {} is off: {}", status.name, status.reason);
+                self.tell(Fact::new("probe.off", Severity::Warning, message));
+            }
+        }
+        self.statuses = statuses.into();
+        self.report(Report::Probes(Arc::clone(&self.statuses)), Cause::Events);
+    }
+
+    /// What is to be said once, at the start.
+    pub(super) fn announce(&mut self) {
+        let version = env!("CARGO_PKG_VERSION");
+        let message = format!("the agent {version} started");
+        self.tell(Fact::new("agent.started", Severity::Info, message));
+        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        let off = |ebpf_too: bool| {
+            let off = statuses.iter().filter(|status| status.state == State::Off);
+            off.filter(move |status| status.level == 0 || ebpf_too)
+        };
+        let mut facts = Vec::new();
+        let fact = |message, probes| {
+            let fields = vec![("probes", probes)];
+            Fact { fields, ..Fact::new("probe.off", Severity::Warning, message) }
+        };
+        if let Err(reason) = &self.kernel {
+            tracing::warn!(reason, "eBPF cannot be used; going on with what files tell");
+            let names: Vec<_> =
+                off(true).filter(|status| status.level > 0).map(|status| status.name).collect();
+            let message = format!("eBPF cannot be used, so some probes are off: {reason}");
+            facts.push(fact(message, names.join(", ")));
+        }
+        // A reason that all eBPF probes share was told already.
+        for status in off(self.kernel.is_ok()) {
+            tracing::warn!(probe = status.name, reason = status.reason, "probe is off");
+            let message = format!("probe {} is off: {}", status.name, status.reason);
+            facts.push(fact(message, status.name.to_owned()));
+        }
+        for status in statuses.iter().filter(|status| status.state == State::Degraded) {
+            tracing::warn!(probe = status.name, reason = status.reason, "probe works in part");
+        }
+        facts.into_iter().for_each(|fact| self.tell(fact));
+        self.statuses = statuses.into();
+        self.report(Report::Probes(Arc::clone(&self.statuses)), Cause::Events);
+    }
+
+    pub(super) fn tell_moved(&mut self, now: BootTime) {
+        let mut moved = std::mem::take(&mut self.moved);
+        for moved in moved.drain(..) {
+            self.enter(events::moved(moved), now, clock::unix_ms());
+        }
+        self.moved = moved;
+    }
+
+    pub(super) fn tell_kernel_events(&mut self, now: BootTime) {
+        // The cgroup of a process may be as young as its death.
+        self.follow_units(now);
+        let wall = clock::unix_ms();
+        let mut queue = std::mem::take(&mut self.kernel_queue);
+        for event in queue.drain(..) {
+            let (KernelEvent::Exit { cgroup_id, at_ns, .. }
+            | KernelEvent::OomKill { cgroup_id, at_ns, .. }) = &event;
+            let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
+            let at = events::wall_time(*at_ns, now, wall);
+            self.enter(events::kernel(event, unit), now, at);
+        }
+        self.kernel_queue = queue;
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        self.enter(fact, BootTime::now(), clock::unix_ms());
+    }
+
+    fn enter(&mut self, fact: Fact, now: BootTime, unix_ms: u64) {
+        if let Some(event) = self.journal.enter(fact, now, unix_ms) {
+            tracing::debug!(
+                kind = event.kind,
+                unit = &*event.unit,
+                message = event.message,
+                "event"
+            );
+            self.report(Report::Event(Arc::new(event)), Cause::Events);
+        }
+    }
+
+    pub(super) fn report(&self, report: Report, cause: Cause) {
+        if self.channels.reports.try_send(report).is_err() {
+            self.losses.add(cause, 1);
+        }
+    }
+}
