@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         },
         Command::Config(ConfigCommand::Check { config }) => {
             let run = Run { config, ..Run::default() };
-            return configure(&run).map_or_else(|error| refuse(&error), |_| ExitCode::SUCCESS);
+            if let Err(error) = configure(&run) {
+                return refuse(&error);
+            }
+            println!("the configuration can be used");
+            return ExitCode::SUCCESS;
         }
         Command::Config(ConfigCommand::Default) => {
             print!("{}", config::default_file());
