@@ -96,6 +96,10 @@ pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe
 /// All probes, and what their maps take.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// Whether cost was asked for and could be measured.
+    measured: bool,
+    #[serde(skip)]
+    measuring_failed: bool,
     probes: Vec<Probe>,
     map_bytes: u64,
     map_limit_bytes: u64,
@@ -116,8 +120,14 @@ pub(crate) async fn run(
     output.show(&report(&answer, measure_ms > 0), text)
 }
 
-fn report(answer: &v1::GetProbesResponse, measured: bool) -> Report {
+fn report(answer: &v1::GetProbesResponse, asked: bool) -> Report {
+    // Some program runs at least once a second on any host that is alive.
+    let mut programs = answer.probe.iter().flat_map(|probe| &probe.program).peekable();
+    let any = programs.peek().is_some();
+    let measured = asked && programs.any(|program| program.events_per_second > 0.0);
     Report {
+        measured,
+        measuring_failed: asked && any && !measured,
         probes: from_wire(&answer.probe, measured),
         map_bytes: answer.map_bytes,
         map_limit_bytes: answer.map_limit_bytes,
@@ -128,6 +138,10 @@ fn report(answer: &v1::GetProbesResponse, measured: bool) -> Report {
 
 fn text(report: &Report, look: &Look) -> String {
     let mut text = table(&report.probes, look);
+    if report.measuring_failed {
+        text += "\nThe agent could not measure its programs: the kernel lets only an agent with \
+                 CAP_SYS_ADMIN do so, which its systemd unit leaves out.\n";
+    }
     if report.map_limit_bytes > 0 {
         text += &format!(
             "\nMaps take {} of at most {}; {} of {} unit slots are in use.\n",
@@ -257,10 +271,21 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
     }
 
     #[test]
+    fn a_measurement_in_which_nothing_ran_is_none() {
+        let mut probe = wire();
+        for program in probe.iter_mut().flat_map(|probe| &mut probe.program) {
+            program.events_per_second = 0.0;
+        }
+        let report = report(&v1::GetProbesResponse { probe, ..Default::default() }, true);
+        assert!(!report.measured && report.probes[1].programs[0].events_per_second.is_none());
+        assert!(text(&report, &crate::output::plain()).contains("CAP_SYS_ADMIN"));
+    }
+
+    #[test]
     fn field_names_are_stable() {
         assert_eq!(
             field_names(&shown(true, true)).join(" "),
-            "map_bytes map_limit_bytes probes probes.level probes.name probes.programs \
+            "map_bytes map_limit_bytes measured probes probes.level probes.name probes.programs \
              probes.programs.events_per_second probes.programs.map_bytes probes.programs.name \
              probes.programs.ns_per_event probes.programs.reason probes.programs.state \
              probes.programs.variant probes.reason probes.state slots slots_used"

@@ -23,8 +23,8 @@ const COLLECTOR: &str = "holdfast-collector.service";
 const SOON: Duration = Duration::from_secs(20);
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(2);
-/// Bits of `CAP_DAC_READ_SEARCH`, `CAP_PERFMON` and `CAP_BPF`.
-const AGENT_CAPABILITIES: u64 = 1 << 2 | 1 << 38 | 1 << 39;
+/// Bits of `CAP_PERFMON` and `CAP_BPF`.
+const AGENT_CAPABILITIES: u64 = 1 << 38 | 1 << 39;
 
 /// Which packages.
 #[derive(clap::Args)]
