@@ -35,11 +35,13 @@ pub(crate) struct Args {
 
 /// Builds or checks the object.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check {
+        check()?;
+        println!("{OBJECT} is that of the sources");
+        return Ok(());
+    }
     let root = shell::root()?;
     let shipped = root.join(OBJECT);
-    if args.check {
-        return check(&root, &shipped);
-    }
     let object = args.out.as_deref().unwrap_or(&shipped);
     let toolchain = Toolchain::get()?;
     eprintln!("building with {}", toolchain.describe());
@@ -52,16 +54,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn check(root: &Path, object: &Path) -> Result<()> {
-    let path = digest_path(object);
+/// An error when the shipped object is not that of the sources.
+pub(crate) fn check() -> Result<()> {
+    let root = shell::root()?;
+    let object = root.join(OBJECT);
+    let path = digest_path(&object);
     let kept = fs::read_to_string(&path)
         .with_context(|| format!("{} cannot be read: run `cargo xtask ebpf`", path.display()))?;
-    match Digest::of(root, object)?.difference(&kept) {
+    match Digest::of(&root, &object)?.difference(&kept) {
         Some(what) => bail!("{OBJECT} is stale: {what}; run `cargo xtask ebpf`"),
-        None => {
-            println!("{OBJECT} is that of the sources");
-            Ok(())
-        }
+        None => Ok(()),
     }
 }
 

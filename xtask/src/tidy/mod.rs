@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell;
+use crate::{ebpf, shell};
 
 /// Nothing to choose.
 #[derive(clap::Args)]
@@ -89,6 +89,7 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     if wrong > 0 {
         bail!("{wrong} rules of the house are broken (CONTRIBUTING.md explains them)");
     }
+    ebpf::check()?;
     eprintln!("{} files are tidy", files.len());
     Ok(())
 }
