@@ -84,6 +84,7 @@ impl Stream {
                 Body::Probes(probes) => heard.probes = probes.probe,
                 Body::Summaries(batch) => heard.batches.push(batch),
                 Body::Hello(_) => panic!("Hello comes once"),
+                Body::Goodbye(_) => panic!("the agent is not to stop"),
             }
             let whole = heard.heartbeat.is_some() && !heard.probes.is_empty();
             if whole && !heard.events.is_empty() && heard.batches.len() > 1 {

@@ -108,6 +108,7 @@ fn own_event(kind: &str, severity: Severity, message: String) -> Event {
 
 fn change_event(change: &Change) -> Event {
     let (kind, severity, state) = match change.state {
+        State::Lost if change.wanted => ("host.stopped", Severity::Info, "gone"),
         State::Up => ("host.up", Severity::Info, "up"),
         State::Late => ("host.late", Severity::Warning, "late"),
         State::Lost => ("host.lost", Severity::Critical, "lost"),

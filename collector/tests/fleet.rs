@@ -141,6 +141,10 @@ async fn the_end_of_a_stream_is_told_to_those_who_watch() {
     assert_eq!(next().await, "host.up");
     drop(peer);
     assert_eq!(next().await, "host.lost");
+    let peer = Peer::greeted(&collector, hello("web-1", 1)).await;
+    assert_eq!(next().await, "host.up");
+    peer.send(Body::Goodbye(v1::Goodbye {})).await;
+    assert_eq!(next().await, "host.stopped");
     collector.stop().await;
 }
 

@@ -42,7 +42,12 @@ async fn a_host_is_up_and_its_series_grow() -> Result<()> {
         let hosts = collector.holdfast(&["hosts"])?;
         Ok(hosts.stdout.contains("LOST").then_some(()))
     })
-    .await
+    .await?;
+    // It said Goodbye: nothing is wrong.
+    let told =
+        |kind| anyhow::Ok(collector.holdfast(&["events", "--kind", kind])?.stdout.contains(kind));
+    ensure!(told("host.stopped")? && !told("host.lost")?, "the host was not stopped in order");
+    Ok(())
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the last words of an agent that stops.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Messages between the outbox and the connection; small, because what waits here
 /// can no longer be overtaken by a heartbeat.
 const IN_FLIGHT: usize = 4;
@@ -199,24 +201,40 @@ impl Uplink {
                     }
                 }
                 Some(report) = self.reports.recv() => self.outbox.take(report),
-                () = shutdown.cancelled() => {
-                    self.drain(&sender);
-                    return Ok(());
-                }
+                () = shutdown.cancelled() => break,
             }
         }
+        self.farewell(sender, incoming).await;
+        Ok(())
     }
 
-    /// Hands over what fits at once; used when the agent stops.
-    fn drain(&mut self, sender: &mpsc::Sender<v1::AgentMessage>) {
+    /// The agent stops: what is left is sent, then Goodbye, and the collector gets a
+    /// moment to acknowledge.
+    async fn farewell(
+        &mut self,
+        sender: mpsc::Sender<v1::AgentMessage>,
+        mut incoming: Streaming<v1::CollectorMessage>,
+    ) {
         while let Ok(report) = self.reports.try_recv() {
             self.outbox.take(report);
         }
         let uptime = BootTime::now().since_boot().as_secs_f64();
-        while let Ok(permit) = sender.try_reserve() {
-            let Some(message) = self.outbox.next_message(uptime) else { break };
-            permit.send(message);
-        }
+        let last_words = async {
+            while let Some(message) = self.outbox.next_message(uptime) {
+                sender.send(message).await.ok()?;
+            }
+            let goodbye = v1::agent_message::Body::Goodbye(v1::Goodbye {});
+            sender.send(v1::AgentMessage { body: Some(goodbye) }).await.ok()?;
+            drop(sender);
+            while let Some(message) = incoming.message().await.ok()? {
+                if let Some(Body::Ack(ack)) = message.body {
+                    self.outbox.acknowledge(ack.event_sequence, ack.summary_sequence);
+                }
+            }
+            Some(())
+        };
+        // A collector that does not answer costs a stopping agent no more than this.
+        let _unheard = tokio::time::timeout(FAREWELL, last_words).await;
     }
 }
 

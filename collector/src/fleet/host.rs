@@ -28,6 +28,8 @@ pub struct Change {
     pub state: State,
     /// Why, for a person: "stream ended".
     pub reason: &'static str,
+    /// Whether somebody wanted it so: nothing is wrong.
+    pub wanted: bool,
 }
 
 /// A host as known now.
@@ -103,6 +105,6 @@ impl Host {
         }
         self.state = state;
         self.record.up = state != State::Lost;
-        Some(Change { host: self.record.host.clone(), state, reason })
+        Some(Change { host: self.record.host.clone(), state, reason, wanted: false })
     }
 }

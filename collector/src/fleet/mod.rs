@@ -228,11 +228,14 @@ impl Fleet {
         new
     }
 
-    /// The stream ended. Does nothing when another took its place before.
-    pub fn disconnect(&mut self, link: &Link) -> Option<Change> {
+    /// The stream ended, after a Goodbye or without. Does nothing when another took
+    /// its place before.
+    pub fn disconnect(&mut self, link: &Link, goodbye: bool) -> Option<Change> {
         let host = self.linked(link)?;
         let freed = host.stream.take().map_or(0, |stream| stream.bytes);
-        let change = host.turn(State::Lost, "the agent's stream ended");
+        let reason = if goodbye { "the agent was stopped" } else { "the agent's stream ended" };
+        let change =
+            host.turn(State::Lost, reason).map(|change| Change { wanted: goodbye, ..change });
         self.bytes -= freed;
         change
     }
@@ -360,9 +363,9 @@ mod tests {
         assert_eq!(beat(&mut fleet, &joined.link, 5), Some(State::Up));
         assert_eq!(states(&fleet.tick(at(15))), [State::Lost]);
         assert_eq!(beat(&mut fleet, &joined.link, 16), Some(State::Up));
-        assert_eq!(fleet.disconnect(&joined.link).unwrap().state, State::Lost);
+        assert_eq!(fleet.disconnect(&joined.link, false).unwrap().state, State::Lost);
         assert_eq!(
-            (fleet.disconnect(&joined.link), beat(&mut fleet, &joined.link, 17)),
+            (fleet.disconnect(&joined.link, false), beat(&mut fleet, &joined.link, 17)),
             (None, None)
         );
     }
@@ -374,7 +377,10 @@ mod tests {
         let (second, second_stop) = join(&mut fleet, 1, "a", 2).unwrap();
         assert!(first_stop.is_cancelled() && !second_stop.is_cancelled());
         // The older stream has no say any more, not even by ending.
-        assert_eq!((beat(&mut fleet, &first.link, 2), fleet.disconnect(&first.link)), (None, None));
+        assert_eq!(
+            (beat(&mut fleet, &first.link, 2), fleet.disconnect(&first.link, false)),
+            (None, None)
+        );
         assert_eq!(fleet.host("a").unwrap().state, State::Up);
 
         let refused = |tell| Refused::Duplicate { host: "a".into(), tell };
@@ -384,7 +390,7 @@ mod tests {
         // The same agent may come back before its old stream was seen to end.
         let (_third, _stop) = join(&mut fleet, 701, "a", 2).unwrap();
         assert!(second_stop.is_cancelled());
-        assert_eq!(fleet.disconnect(&second.link), None);
+        assert_eq!(fleet.disconnect(&second.link, false), None);
     }
 
     #[test]
@@ -426,7 +432,7 @@ mod tests {
         let before = fleet.bytes();
         assert_eq!(fleet.reserve(&joined.link, 1 << 20), Err(Refused::Memory(1 << 20)));
         fleet.reserve(&joined.link, 1000).unwrap();
-        fleet.disconnect(&joined.link);
+        fleet.disconnect(&joined.link, false);
         assert_eq!(fleet.bytes(), before);
         join(&mut fleet, 0, "b", 1).unwrap();
         assert_eq!(join(&mut fleet, 0, "c", 1).unwrap_err(), Refused::Hosts(2));

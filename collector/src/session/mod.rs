@@ -93,6 +93,8 @@ impl v1::agent_session_server::AgentSession for Service {
 enum End {
     /// The peer closed it, or the connection broke.
     Gone,
+    /// The agent was told to stop.
+    Goodbye,
     /// The collector stops.
     Stopping,
     /// Another stream speaks for the host now.
@@ -158,8 +160,9 @@ impl Session {
             Err(end) => (None, end),
         };
         let host = greeted.as_ref().map_or("", |link| &*link.host);
+        let goodbye = matches!(end, End::Goodbye);
         let status = match end {
-            End::Gone => None,
+            End::Gone | End::Goodbye => None,
             End::Stopping => Some(Status::unavailable("the collector stops")),
             End::Replaced => {
                 Some(Status::aborted("another stream speaks for this host now; it came later"))
@@ -167,18 +170,23 @@ impl Session {
             End::Refused(reason, status) => {
                 self.shared.metrics.reject(reason);
                 info!(host, reason = reason.label(), status = status.message(), "stream refused");
-                return self.leave(greeted, Err(status));
+                return self.leave(greeted, false, Err(status));
             }
         };
         debug!(host, "stream ended");
         // Hosts that were up when the collector stops have time to come back to it.
         let leaving = if self.shared.stop.is_cancelled() { None } else { greeted };
-        self.leave(leaving, status.map_or(Ok(()), Err))
+        self.leave(leaving, goodbye, status.map_or(Ok(()), Err))
     }
 
-    fn leave(&self, link: Option<Link>, result: Result<(), Status>) -> Result<(), Status> {
+    fn leave(
+        &self,
+        link: Option<Link>,
+        goodbye: bool,
+        result: Result<(), Status>,
+    ) -> Result<(), Status> {
         if let Some(link) = link {
-            let change = self.shared.fleet().disconnect(&link);
+            let change = self.shared.fleet().disconnect(&link, goodbye);
             self.shared.tell(change.as_slice());
         }
         result
@@ -327,6 +335,7 @@ impl Session {
                 let probes = check::probes(probes.probe)?;
                 shared.fleet().set_probes(&greeted.link, probes)?;
             }
+            Body::Goodbye(v1::Goodbye {}) => return Err(End::Goodbye),
         }
         Ok(false)
     }
