@@ -65,8 +65,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Only what was started in it is in it; kernels before 5.14 have no such file.
-        let _absent = fs::write(self.unit.join("cgroup.kill"), "1");
+        kill(&self.unit);
         for folder in self.folders() {
             remove(&folder);
         }
@@ -84,12 +83,19 @@ fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Removes the groups of earlier runs, by their names.
+/// Ends every process in a group of ours: only what was started in it is in it.
+fn kill(folder: &Path) {
+    // Kernels before 5.14 have no such file.
+    let _absent = fs::write(folder.join("cgroup.kill"), "1");
+}
+
+/// Clears away the groups of earlier runs, by their names.
 pub(crate) fn sweep(is_left_behind: impl Fn(&str) -> bool) -> Result<()> {
     let root = mount_of("cgroup2", None)?;
     let groups = fs::read_dir(&root).with_context(|| format!("cannot read {}", root.display()))?;
     for group in groups.filter_map(Result::ok) {
         if group.file_name().to_str().is_some_and(&is_left_behind) {
+            kill(&group.path());
             remove(&group.path());
         }
     }

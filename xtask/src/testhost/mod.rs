@@ -67,7 +67,8 @@ pub(crate) fn prepare() -> Result<()> {
         bail!("test hosts need these Debian packages: {}", lacks.join(" "));
     }
     network::sweep(is_left_behind)?;
-    cgroup::sweep(is_left_behind)
+    cgroup::sweep(is_left_behind)?;
+    sweep_files()
 }
 
 /// What all names of this process begin with.
@@ -75,10 +76,26 @@ fn prefix() -> String {
     format!("holdfast-{}-", std::process::id())
 }
 
-/// Whether a name belongs to a run whose process is gone.
+/// Removes the folders of earlier runs, by their names.
+fn sweep_files() -> Result<()> {
+    let folder = std::env::temp_dir();
+    let entries =
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_str().is_some_and(is_left_behind) {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name belongs to a run whose process is gone. One that nobody has
+/// waited for has no program any more.
 fn is_left_behind(name: &str) -> bool {
     let pid = name.strip_prefix("holdfast-").and_then(|rest| rest.split_once('-'));
-    pid.is_some_and(|(pid, _)| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+    let pid = pid.and_then(|(pid, _)| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
 }
 
 impl Host {
@@ -86,17 +103,20 @@ impl Host {
     /// and waits until systemd has started everything.
     pub(crate) fn start(base: &Path, switch: &Switch, number: u8, stop: &Stop) -> Result<Self> {
         let name = format!("h{number}");
-        let files = tempfile::tempdir().context("no folder for the host's files")?;
+        let files = tempfile::Builder::new()
+            .prefix(&format!("{}{name}-", prefix()))
+            .tempdir()
+            .context("no folder for the host's files")?;
         let port = switch.plug(number)?;
         let cgroup = Cgroup::create(&format!("{}{name}", prefix()))?;
         // The leash joins the cgroup first: so the cgroup namespace is rooted there,
         // and systemd cannot touch this machine's own groups.
         let mut arguments: Vec<OsString> =
-            ["netns", "exec", port.namespace(), "unshare"].map(Into::into).into();
-        arguments.extend(
-            ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child=SIGKILL"]
-                .map(Into::into),
-        );
+            ["netns", "exec", port.namespace()].map(Into::into).into();
+        // While it waits, unshare is deaf to the signal that the leash asked for.
+        arguments.extend(["setpriv", "--pdeathsig", "KILL", "unshare"].map(Into::into));
+        arguments.extend(["--pid", "--mount", "--uts", "--ipc", "--cgroup"].map(Into::into));
+        arguments.extend(["--fork", "--kill-child=SIGKILL"].map(Into::into));
         // Not by path: a build meanwhile may have replaced the file.
         arguments.push(format!("/proc/{}/exe", std::process::id()).into());
         arguments.extend([
