@@ -90,12 +90,13 @@ fn sweep_files() -> Result<()> {
     Ok(())
 }
 
-/// Whether a name belongs to a run whose process is gone. One that nobody has
-/// waited for has no program any more.
+/// Whether a name belongs to a run whose process is gone, or has ended and only
+/// nobody has waited for it.
 fn is_left_behind(name: &str) -> bool {
     let pid = name.strip_prefix("holdfast-").and_then(|rest| rest.split_once('-'));
     let pid = pid.and_then(|(pid, _)| pid.parse::<u32>().ok());
-    pid.is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
+    let status = |pid: u32| fs::read_to_string(format!("/proc/{pid}/status"));
+    pid.is_some_and(|pid| status(pid).map_or(true, |status| status.contains("\nState:\tZ")))
 }
 
 impl Host {
