@@ -150,8 +150,9 @@ fn run_suite(command: &mut Command) -> Result<(Counts, bool)> {
 
 /// The counts in a result line of cargo's runner or of nextest.
 fn parse_result(line: &str) -> Option<Counts> {
-    let line = line.trim_start();
-    if !line.starts_with("test result:") && !line.starts_with("Summary [") {
+    // Nextest shows what a failing test binary said, indented: its result is not one
+    // more.
+    if !line.starts_with("test result:") && !line.trim_start().starts_with("Summary [") {
         return None;
     }
     let mut counts = Counts::default();
@@ -184,6 +185,7 @@ mod tests {
         );
         let nextest = "     Summary [   0.1s] 9 tests run: 8 passed (1 slow), 1 failed, 3 skipped";
         assert_eq!(parse_result(nextest), Some(Counts { passed: 8, failed: 1, skipped: 3 }));
+        assert_eq!(parse_result("    test result: FAILED. 0 passed; 1 failed"), None);
         assert_eq!(parse_result("test a ... ok"), None);
     }
 }
