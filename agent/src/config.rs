@@ -2,7 +2,7 @@
 //!
 //! [`Config`] is what files and flags say; [`Config::check`] turns down what cannot
 //! work, in the words of the keys. The documented default file is printed from
-//! [`KEYS`], and a test holds the two together.
+//! `KEYS`, and a test holds the two together.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

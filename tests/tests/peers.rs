@@ -42,10 +42,10 @@ fn parse(table: &str) -> Vec<(u64, u64, u64)> {
     table.lines().filter_map(row).collect()
 }
 
-fn compete(stop: &AtomicBool) {
+fn compete(stop: &AtomicBool) -> Result<()> {
     let mut one = CpuSet::new();
-    one.set(0).expect("CPU 0");
-    sched_setaffinity(Pid::from_raw(0), &one).expect("this thread may stay on one CPU");
+    one.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &one).context("this thread may not stay on one CPU")?;
     let mut turns = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         turns = std::hint::black_box(turns.wrapping_add(1));
@@ -53,6 +53,7 @@ fn compete(stop: &AtomicBool) {
             thread::yield_now();
         }
     }
+    Ok(())
 }
 
 #[test]
@@ -80,7 +81,9 @@ fn the_tail_of_the_run_queue_is_what_runqlat_sees() -> Result<()> {
     let told = tool.wait_with_output()?;
     let after = waits(&kernel);
     stop.store(true, Ordering::Relaxed);
-    load.into_iter().for_each(|thread| thread.join().expect("a competitor"));
+    for thread in load {
+        thread.join().map_err(|_| anyhow::anyhow!("a competitor died"))??;
+    }
 
     let table = parse(&String::from_utf8(told.stdout)?);
     let total: u64 = table.iter().map(|row| row.2).sum();

@@ -1,6 +1,6 @@
 //! The stream to the collector: one connection, kept up for as long as the agent lives.
 //!
-//! The uplink drains what the sampler says into its [`Outbox`](outbox::Outbox) at
+//! The uplink drains what the sampler says into its outbox at
 //! all times, connected or not, so that the sampler never waits for the network.
 //! Each stream begins with Hello and counts as standing once the collector has said
 //! Welcome. A stream that ends is opened again after a wait with full jitter
