@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     ("test", || test::run(&test::Args::default())),
     ("docs", || docs::run(&docs::Args { check: true })),
     ("demo", demo),
+    ("hosts", hosts),
 ];
 
 /// Runs the steps, prints how long each took, and fails if any failed.
@@ -113,6 +114,11 @@ fn demo() -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "the demo ended with {}; it printed {text}", output.status);
     check_report(&serde_json::from_str(&text).context("the demo printed no JSON")?)
+}
+
+/// The packages on a host with real systemd.
+fn hosts() -> Result<()> {
+    shell::run(Command::new(shell::OURSELVES).arg("hosts-test"))
 }
 
 /// The report has the promised shape and says that every probe works, and why if

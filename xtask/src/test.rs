@@ -31,7 +31,7 @@ const DEEP: &str = "HOLDFAST_DEEP";
 /// What to run.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
-    /// Also run what takes minutes
+    /// Also run what takes minutes: the packages on a host with systemd
     #[arg(long)]
     pub(crate) deep: bool,
     /// Run what uses eBPF, and only that, against this object instead of the shipped one
@@ -103,6 +103,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         counts += seen;
     }
 
+    if args.deep {
+        counts += hosts_test();
+    }
+
     let notes = fs::read_to_string(notes.path()).context("the notes cannot be read")?;
     let skips: Vec<&str> = notes.lines().collect();
     if !skips.is_empty() {
@@ -120,6 +124,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("no test result from {}", broken.join(" and "));
     }
     Ok(())
+}
+
+/// The packages on a test host count as one test.
+fn hosts_test() -> Counts {
+    if !Uid::effective().is_root() {
+        println!("skipped hosts-test: needs root");
+        return Counts { skipped: 1, ..Counts::default() };
+    }
+    match shell::run(Command::new(shell::OURSELVES).arg("hosts-test")) {
+        Ok(()) => Counts { passed: 1, ..Counts::default() },
+        Err(error) => {
+            println!("{error:#}");
+            Counts { failed: 1, ..Counts::default() }
+        }
+    }
 }
 
 /// Runs one suite, passes its output on, and counts. The flag says whether it

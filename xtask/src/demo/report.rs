@@ -105,7 +105,7 @@ impl Report {
         let live = self.signals.iter().filter(|signal| signal.samples > 0).count();
         println!("\n{live} series with samples");
         for (kind, count) in &self.events {
-            println!("{count} events {kind}");
+            println!("event {kind}: {count}");
         }
         let share = 100.0 * self.agent.cpu_seconds / self.agent.wall_seconds.max(1e-9);
         println!(
