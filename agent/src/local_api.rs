@@ -173,6 +173,7 @@ impl Local for Api {
             map_limit_bytes: report.map_limit_bytes,
             slots_used: report.slots_used,
             slots: report.slots,
+            measure_error: wire::text(&report.measure_error),
         }))
     }
 

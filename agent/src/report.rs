@@ -240,6 +240,8 @@ pub struct ProbesReport {
     pub slots_used: u32,
     /// Unit slots there are.
     pub slots: u32,
+    /// Why the programs could not be measured; empty when they were, or need not be.
+    pub measure_error: String,
 }
 
 /// What the rims ask of the sampler. It answers at its next convenience; an asker

@@ -71,9 +71,13 @@ pub(crate) struct Program {
     pub(crate) map_bytes: u64,
 }
 
+/// Text of the wire, clean; `None` when there is none.
+fn reason(text: &str) -> Option<String> {
+    Some(clean(text)).filter(|text| !text.is_empty())
+}
+
 /// Of the wire. `measured` says whether cost was asked for.
 pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe> {
-    let reason = |text: &str| Some(clean(text)).filter(|text| !text.is_empty());
     let program = |program: &v1::ProgramReport| Program {
         name: clean(&program.name),
         variant: clean(&program.variant),
@@ -98,8 +102,8 @@ pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe
 struct Report {
     /// Whether cost was asked for and could be measured.
     measured: bool,
-    #[serde(skip)]
-    measuring_failed: bool,
+    /// Why not, when it was asked for.
+    measure_error: Option<String>,
     probes: Vec<Probe>,
     map_bytes: u64,
     map_limit_bytes: u64,
@@ -121,13 +125,11 @@ pub(crate) async fn run(
 }
 
 fn report(answer: &v1::GetProbesResponse, asked: bool) -> Report {
-    // Some program runs at least once a second on any host that is alive.
-    let mut programs = answer.probe.iter().flat_map(|probe| &probe.program).peekable();
-    let any = programs.peek().is_some();
-    let measured = asked && programs.any(|program| program.events_per_second > 0.0);
+    let measure_error = reason(&answer.measure_error);
+    let measured = asked && measure_error.is_none();
     Report {
         measured,
-        measuring_failed: asked && any && !measured,
+        measure_error,
         probes: from_wire(&answer.probe, measured),
         map_bytes: answer.map_bytes,
         map_limit_bytes: answer.map_limit_bytes,
@@ -138,9 +140,8 @@ fn report(answer: &v1::GetProbesResponse, asked: bool) -> Report {
 
 fn text(report: &Report, look: &Look) -> String {
     let mut text = table(&report.probes, look);
-    if report.measuring_failed {
-        text += "\nThe agent could not measure its programs: the kernel lets only an agent with \
-                 CAP_SYS_ADMIN do so, which its systemd unit leaves out.\n";
+    if let Some(error) = &report.measure_error {
+        text += &format!("\nThe programs were not measured: {error}.\n");
     }
     if report.map_limit_bytes > 0 {
         text += &format!(
@@ -249,6 +250,7 @@ pub(crate) mod tests {
             map_limit_bytes: 4 << 20,
             slots_used: 12,
             slots: 256,
+            measure_error: String::new(),
         };
         capture(json, |output| output.show(&report(&answer, measured), text).unwrap())
     }
@@ -271,12 +273,13 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
     }
 
     #[test]
-    fn a_measurement_in_which_nothing_ran_is_none() {
-        let mut probe = wire();
-        for program in probe.iter_mut().flat_map(|probe| &mut probe.program) {
-            program.events_per_second = 0.0;
-        }
-        let report = report(&v1::GetProbesResponse { probe, ..Default::default() }, true);
+    fn a_refused_measurement_says_why() {
+        let refused = v1::GetProbesResponse {
+            probe: wire(),
+            measure_error: "it needs CAP_SYS_ADMIN".to_owned(),
+            ..Default::default()
+        };
+        let report = report(&refused, true);
         assert!(!report.measured && report.probes[1].programs[0].events_per_second.is_none());
         assert!(text(&report, &crate::output::plain()).contains("CAP_SYS_ADMIN"));
     }
@@ -285,7 +288,7 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
     fn field_names_are_stable() {
         assert_eq!(
             field_names(&shown(true, true)).join(" "),
-            "map_bytes map_limit_bytes measured probes probes.level probes.name probes.programs \
+            "map_bytes map_limit_bytes measure_error measured probes probes.level probes.name probes.programs \
              probes.programs.events_per_second probes.programs.map_bytes probes.programs.name \
              probes.programs.ns_per_event probes.programs.reason probes.programs.state \
              probes.programs.variant probes.reason probes.state slots slots_used"

@@ -73,7 +73,10 @@ pub enum Error {
         rows: usize,
     },
     /// The kernel does not account.
-    #[error("the kernel does not account for programs (it needs CAP_SYS_ADMIN)")]
+    #[error(
+        "the kernel accounts for programs only at the wish of CAP_SYS_ADMIN; \
+         `sysctl kernel.bpf_stats_enabled=1` as root turns it on until it is set back to 0"
+    )]
     Accounting(#[source] io::Error),
     /// The program for benchmarks could not be loaded.
     #[error("{0}")]

@@ -51,8 +51,8 @@ impl Sampler {
                 self.measuring = Some(Measuring { measurement, until, answer });
             }
             Err(error) => {
-                tracing::warn!(%error, "the programs cannot be measured");
-                let _ = answer.send(self.probes_report(&[]));
+                let measure_error = error.to_string();
+                let _ = answer.send(ProbesReport { measure_error, ..self.probes_report(&[]) });
             }
         }
     }
@@ -71,6 +71,7 @@ impl Sampler {
             map_limit_bytes: self.options.map_limit_bytes,
             slots_used: self.units_live(),
             slots: self.slots(),
+            measure_error: String::new(),
         }
     }
 }
