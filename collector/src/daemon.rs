@@ -322,6 +322,7 @@ async fn tend(shared: Arc<Shared>, config: Config) {
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let (mut tended, mut flushed) = (BootTime::now(), BootTime::now());
+    notify(&[NotifyState::Status("waiting for agents")]);
     loop {
         tick.tick().await;
         let now = BootTime::now();

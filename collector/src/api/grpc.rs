@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    history::Found,
+    history::{Found, History},
     model::{FleetEvent, Owner, SeriesKey},
     state::Shared,
     store::{self, Query},
@@ -36,7 +36,7 @@ const EVENTS: usize = 100;
 const MOST_EVENTS: usize = 10_000;
 /// Where a list stops to carry newest values, leaving room for all its hosts.
 const VALUES_UP_TO: usize = ANSWER_BYTES / 4 * 3;
-/// A unit whose newest window is older than so many windows is not live.
+/// A host whose newest window is older than so many windows has no live unit.
 const LIVE_WINDOWS: u64 = 3;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -80,11 +80,12 @@ impl Service {
     /// Fills in the numbers of units and series.
     fn count(&self, info: &mut v1::HostInfo) {
         let (history, now) = (self.shared.history(), BootTime::now());
+        let newest = newest(&history, &info.host);
         let mut units = BTreeMap::new();
         for found in history.of_host(&info.host) {
             info.series += 1;
             if found.key.signal.owner == Owner::Unit {
-                *units.entry(&*found.key.instance).or_default() |= is_live(&found, now);
+                *units.entry(&*found.key.instance).or_default() |= is_live(&found, newest, now);
             }
         }
         info.units = units.values().filter(|live| **live).count() as u32;
@@ -99,11 +100,12 @@ impl Service {
 
     fn units(&self, host: &str) -> Vec<v1::UnitInfo> {
         let (history, now) = (self.shared.history(), BootTime::now());
+        let newest = newest(&history, host);
         let mut units: BTreeMap<&str, v1::UnitInfo> = BTreeMap::new();
         for found in history.of_host(host) {
             if found.key.signal.owner == Owner::Unit {
                 let unit = units.entry(&found.key.instance).or_default();
-                unit.live |= is_live(&found, now);
+                unit.live |= is_live(&found, newest, now);
                 unit.latest.extend(wire::latest(&found));
             }
         }
@@ -139,9 +141,16 @@ impl Service {
     }
 }
 
-fn is_live(found: &Found<'_>, now: BootTime) -> bool {
+/// When the host's newest batch arrived.
+fn newest(history: &History, host: &str) -> BootTime {
+    history.of_host(host).map(|found| found.updated).max().unwrap_or_default()
+}
+
+/// Whether the series was in the host's `newest` batch, and that is not too long ago.
+fn is_live(found: &Found<'_>, newest: BootTime, now: BootTime) -> bool {
     let window_ms = found.newest().map_or(0, |window| u64::from(window.window_ms));
-    now.since(found.updated).as_millis() <= u128::from(window_ms * LIVE_WINDOWS)
+    newest.since(found.updated).as_millis() < u128::from(window_ms / 2)
+        && now.since(found.updated).as_millis() <= u128::from(window_ms * LIVE_WINDOWS)
 }
 
 #[tonic::async_trait]
