@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use jiff::{Span, SpanRelativeTo};
 
-use crate::{exit_codes, top};
+use crate::{exit_codes, top::keys};
 
 /// Shows what a fleet of Linux hosts is doing.
 ///
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Shows events, oldest first.
     Events(Events),
     /// Watches hosts, units, devices and interfaces full-screen.
-    #[command(after_help = top::KEYS)]
+    #[command(after_help = keys::TEXT)]
     Top(Top),
     /// Asks the agent on this host, over its socket.
     #[command(subcommand, arg_required_else_help = true)]

@@ -77,7 +77,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Error> {
     let Cli { global, command } = cli;
-    let mut output = Output::standard(&global);
+    let mut output = Output::standard(global.json, global.no_color);
     match command {
         Command::Local(Local::Probes(options)) => {
             probes::run(&mut agent(&global).await?, &mut output, &options).await

@@ -11,7 +11,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use ratatui::crossterm::terminal;
 use serde::Serialize;
 
-use crate::{cli::Global, error::Error};
+use crate::error::Error;
 
 /// What the place that text goes to can show.
 #[derive(Debug, Clone)]
@@ -67,9 +67,9 @@ pub(crate) struct Output {
 
 impl Output {
     /// Standard output, in the form that the options and the terminal ask for.
-    pub(crate) fn standard(global: &Global) -> Self {
-        let look = Look::of_terminal(global.no_color);
-        Self { json: global.json, look, writer: Box::new(io::stdout()) }
+    pub(crate) fn standard(json: bool, no_color: bool) -> Self {
+        let look = Look::of_terminal(no_color);
+        Self { json, look, writer: Box::new(io::stdout()) }
     }
 
     /// Whether JSON is wanted.

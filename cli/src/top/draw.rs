@@ -9,7 +9,7 @@ use ratatui::{
 };
 
 use super::{
-    KEYS,
+    keys,
     state::{Pane, State},
 };
 use crate::{
@@ -161,11 +161,12 @@ fn pane(
 }
 
 fn help(frame: &mut Frame<'_>) {
-    let height = u16::try_from(KEYS.lines().count()).unwrap_or(8) + 2;
-    let width = u16::try_from(KEYS.lines().map(str::len).max().unwrap_or(60)).unwrap_or(60) + 4;
+    let height = u16::try_from(keys::TEXT.lines().count()).unwrap_or(8) + 2;
+    let width =
+        u16::try_from(keys::TEXT.lines().map(str::len).max().unwrap_or(60)).unwrap_or(60) + 4;
     let area = frame.area().centered(Constraint::Length(width), Constraint::Length(height));
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(KEYS).block(Block::bordered()), area);
+    frame.render_widget(Paragraph::new(keys::TEXT).block(Block::bordered()), area);
 }
 
 fn paint(color: bool, hue: Color) -> Style {

@@ -4,6 +4,7 @@
 //! joins them to the terminal and to time. Without a terminal there is `--once`.
 
 mod draw;
+pub(crate) mod keys;
 mod plain;
 mod snapshot;
 mod state;
@@ -24,15 +25,6 @@ use self::{
     state::{Next, State},
 };
 use crate::{catalogue::Catalogue, cli, connection::Collector, error::Error, output::Output};
-
-/// The keys, for the help.
-pub(crate) const KEYS: &str = "\
-Keys:
-  Up, Down       Move in the chosen pane; in the hosts pane, choose a host
-  Left, Right    Choose the pane before or after; so do Tab and Shift-Tab
-  s              Sort units by the next column
-  ?              Show or hide the keys
-  q, Escape      Quit";
 
 /// What the collector said, or why it did not.
 type Answer = Result<Snapshot, String>;
