@@ -105,6 +105,8 @@ pub struct ProcessCell {
     pub by_error: Word,
     /// Processes killed because memory ran out.
     pub oom_kills: Word,
+    /// Rate limits of the event kinds: a unit that floods hides no other.
+    pub windows: [Window; crate::records::kind::COUNT],
 }
 
 /// What a CPU remembers between two events. A cache line, so that CPUs do not
@@ -115,11 +117,10 @@ pub struct CpuCell {
     pub since: Word,
     /// One more than the slot of the unit that runs; 0 when idle or not yet known.
     pub running: Word,
-    /// Rate limits of the event kinds.
-    pub windows: [Window; crate::records::kind::COUNT],
 }
 
-/// A rate limit: how many events there were since the window began.
+/// A rate limit: how many events there were since the window began. All CPUs
+/// write it without atomics: a few events more or less do not matter.
 #[repr(C)]
 pub struct Window {
     /// Start of the window, in seconds of the boot clock.

@@ -8,7 +8,7 @@ use holdfast_agent_ebpf::loss::Loss;
 use holdfast_agent_ebpf::records::kind;
 
 use crate::support::count::{add_shared, lost};
-use crate::support::events;
+use crate::support::events::{self, Subject};
 use crate::support::kernel::{Pointer, member, offset, setting, task_cgroup_id};
 use crate::support::units::{self, MAPPED};
 
@@ -54,6 +54,6 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) {
         } else {
             return;
         }
-        events::tell(kind::EXIT, leader, cgroup, status);
+        events::tell(&Subject { kind: kind::EXIT, cgroup_id: cgroup, cell }, leader, status);
     }
 }

@@ -29,7 +29,7 @@ losses! {
     SocketStorage = "ebpf.socket_storage_refused";
     /// The end of a connect whose begin was not seen.
     ConnectUnmatched = "ebpf.connect_unmatched";
-    /// More events of one kind on one CPU in a second than are let through.
+    /// More events of one kind and unit in a second than are let through.
     EventRate = "ebpf.event_rate_limited";
     /// An event for which the ring buffer had no room.
     EventRing = "ebpf.event_ring_full";

@@ -11,7 +11,7 @@ use holdfast_agent_ebpf::records::kind;
 
 use crate::exit::PROCESS;
 use crate::support::count::{add_shared, interval, lost, record_shared};
-use crate::support::events;
+use crate::support::events::{self, Subject};
 use crate::support::kernel::{Pointer, setting, task_cgroup_id};
 use crate::support::units::{self, MAPPED};
 
@@ -81,16 +81,18 @@ pub fn oom_mark_victim(ctx: BtfTracePointContext) {
     let victim: u64 = ctx.arg(0);
     let by_task = setting!(victim_is_task) == 1;
     // SAFETY: where it is a task, it is one of the tracepoint's arguments.
-    let cgroup = if by_task { unsafe { task_cgroup_id(victim as Pointer) } } else { 0 };
-    match PROCESS.get_ptr_mut(units::slot(cgroup)) {
-        // SAFETY: the look-up gave a whole cell.
-        Some(cell) => unsafe { add_shared(&raw mut (*cell).oom_kills, 1) },
-        None => lost(Loss::OutOfRange),
-    }
-    if by_task {
-        // SAFETY: as above.
-        unsafe { events::tell(kind::OOM, victim as Pointer, cgroup, 0) };
-    } else {
-        events::send(kind::OOM, victim as u32, cgroup, 0, [0; 2]);
+    let cgroup_id = if by_task { unsafe { task_cgroup_id(victim as Pointer) } } else { 0 };
+    let Some(cell) = PROCESS.get_ptr_mut(units::slot(cgroup_id)) else {
+        return lost(Loss::OutOfRange);
+    };
+    let subject = Subject { kind: kind::OOM, cgroup_id, cell };
+    // SAFETY: the look-up gave a whole cell; the victim is a task where it is one.
+    unsafe {
+        add_shared(&raw mut (*cell).oom_kills, 1);
+        if by_task {
+            events::tell(&subject, victim as Pointer, 0);
+        } else {
+            events::send(&subject, victim as u32, 0, [0; 2]);
+        }
     }
 }

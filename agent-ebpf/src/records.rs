@@ -12,7 +12,7 @@ pub mod kind {
 
 /// Length of a task's name, final zero included (`TASK_COMM_LEN`).
 pub const COMMAND_BYTES: usize = 16;
-/// Events of one kind that one CPU lets through in a second.
+/// Events of one kind that are let through for one unit in a second.
 pub const EVENTS_PER_SECOND: u64 = 64;
 /// Size of the ring buffer, in bytes.
 pub const RING_BYTES: usize = 64 * 1024;

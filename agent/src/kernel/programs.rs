@@ -66,7 +66,7 @@ const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.
 
 const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS];
 const SOCKET_MAPS: &[&str] = &[maps::TCP, maps::UNITS];
-const PROCESS_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS, maps::EVENTS, maps::CPUS];
+const PROCESS_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS, maps::EVENTS];
 
 /// A program whose function and report have the same name.
 const fn on(

@@ -1,6 +1,6 @@
 //! Processes that end badly, one by one.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use holdfast_agent::catalogue::{UNIT_EXITS, UNIT_EXITS_ERROR, UNIT_EXITS_SIGNAL};
 use holdfast_agent::kernel::{Events, KernelEvent};
 use holdfast_tests::{Unit, wait};
@@ -26,7 +26,10 @@ pub(crate) async fn events_of(
         }
         Ok::<_, anyhow::Error>(())
     };
-    tokio::time::timeout(wait::PATIENCE, taking).await.context("the events do not come")??;
+    match tokio::time::timeout(wait::PATIENCE, taking).await {
+        Ok(taken) => taken?,
+        Err(_) => bail!("of {count} events came only {found:?}"),
+    }
     Ok(found)
 }
 
