@@ -4,7 +4,7 @@
 //! Log-linear: [`BUCKETS`] buckets, four to each power of two, so that the middle
 //! of a bucket is within 12.5 % of every value in it. Bucket 0 holds
 //! everything below [`FIRST_BOUND`]; the last bucket has no upper bound (it
-//! starts at 2^40, 18 minutes in nanoseconds, 1 TiB in bytes). The eBPF programs
+//! starts at 1.5 · 2^40, 27 minutes in nanoseconds, 1.5 TiB in bytes). The eBPF programs
 //! fill the same buckets (`holdfast_agent_ebpf::histogram`, held equal by a test).
 
 use crate::v1;
