@@ -10,6 +10,7 @@
 mod bench;
 mod cgroup;
 mod ci;
+mod debian;
 mod demo;
 mod docs;
 mod ebpf;

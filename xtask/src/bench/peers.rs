@@ -8,13 +8,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_core::clock::BootTime;
 use tempfile::TempDir;
 
+use crate::debian;
 use crate::leash::Leashed;
 use crate::shell;
 use crate::stop::Stop;
@@ -27,9 +27,7 @@ const PACKAGES: &[&str] =
 
 /// Installs all peers.
 pub(crate) fn install() -> Result<()> {
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive");
-    shell::run(apt.args(["install", "-y", "-qq", "--no-install-recommends"]).args(PACKAGES))
+    debian::install("the comparison needs other tools", PACKAGES)
 }
 
 /// Says that a peer is missing, and how to get it.

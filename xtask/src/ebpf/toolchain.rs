@@ -11,10 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::Uid;
+use anyhow::{Context, Result, ensure};
 
-use crate::shell;
+use crate::{debian, shell};
 
 /// The linker, in the version that we know to work.
 const LINKER: &str = "bpf-linker";
@@ -90,9 +89,10 @@ fn nightly() -> Option<PathBuf> {
 fn debian() -> Result<PathBuf> {
     let rustc = PathBuf::from(DEBIAN_RUSTC);
     if library(&rustc).is_none() {
-        install(
-            "a nightly toolchain with rust-src (`rustup toolchain install nightly -c rust-src`), or Debian's compiler",
-            &DEBIAN_PACKAGES.map(str::to_owned),
+        debian::install(
+            "the eBPF object needs a nightly toolchain with rust-src (`rustup toolchain install \
+             nightly -c rust-src`) or Debian's compiler",
+            &DEBIAN_PACKAGES,
         )?;
     }
     ensure!(library(&rustc).is_some(), "{DEBIAN_RUSTC} came without the source of its library");
@@ -113,7 +113,8 @@ fn llvm(major: u32) -> Result<PathBuf> {
     };
     if !complete() {
         let packages = [format!("llvm-{major}-dev"), format!("clang-{major}")];
-        install(&format!("LLVM {major}, that of the compiler"), &packages)?;
+        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+        debian::install("the eBPF object needs the LLVM of its compiler", &packages)?;
     }
     ensure!(complete(), "{} is not complete", root.display());
     Ok(root)
@@ -151,33 +152,6 @@ fn is_installed(receipt: &str, feature: &str) -> bool {
         let features = install["features"].as_array();
         package.starts_with(&start) && features.is_some_and(|f| f.iter().any(|x| x == feature))
     })
-}
-
-/// Installs packages of Debian; without the right to, says what to do.
-fn install(what: &str, packages: &[String]) -> Result<()> {
-    let list = packages.join(" ");
-    let command = format!("apt-get install --no-install-recommends {list}");
-    if shell::find("apt-get").is_none() {
-        bail!("the eBPF object needs {what}; on Debian: {command}");
-    }
-    if !Uid::effective().is_root() {
-        bail!("the eBPF object needs {what}; as root: {command}");
-    }
-    eprintln!("installing {what}: {list}");
-    let get = |arguments: &[&str]| {
-        let mut get = Command::new("apt-get");
-        get.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        get
-    };
-    let options = ["install", "--yes", "--quiet", "--no-install-recommends"];
-    let wanted: Vec<&str> =
-        options.into_iter().chain(packages.iter().map(String::as_str)).collect();
-    // A fresh machine has no lists of packages yet.
-    if shell::run(&mut get(&wanted)).is_err() {
-        shell::run(&mut get(&["update", "--quiet"]))?;
-        shell::run(&mut get(&wanted))?;
-    }
-    Ok(())
 }
 
 fn llvm_major(version: &str) -> Option<u32> {

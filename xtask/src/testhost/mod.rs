@@ -22,6 +22,7 @@ use holdfast_core::clock::BootTime;
 pub(crate) use self::base::base;
 pub(crate) use self::network::Switch;
 use crate::cgroup::{self, Cgroup};
+use crate::debian;
 use crate::leash::Leashed;
 use crate::shell;
 use crate::stop::Stop;
@@ -52,8 +53,8 @@ pub(crate) struct Host {
     _files: tempfile::TempDir,
 }
 
-/// Sweeps away what killed runs left behind; an error names what this machine
-/// lacks for test hosts.
+/// Sweeps away what killed runs left behind, and installs what this machine lacks
+/// for test hosts.
 pub(crate) fn prepare() -> Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
         bail!("test hosts need root");
@@ -64,7 +65,7 @@ pub(crate) fn prepare() -> Result<()> {
         .map(|need| need.1)
         .collect();
     if !lacks.is_empty() {
-        bail!("test hosts need these Debian packages: {}", lacks.join(" "));
+        debian::install("test hosts need programs that are missing", &lacks)?;
     }
     network::sweep(is_left_behind)?;
     cgroup::sweep(is_left_behind)?;
