@@ -188,8 +188,13 @@ impl Sampler {
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Event {
-        let past_second = u64::from(BootTime::now().since_boot().subsec_nanos());
-        let to_next = Duration::from_nanos(1_000_000_000 - past_second.min(999_999_999));
+        let now = BootTime::now().since_boot();
+        // A timer made anew each time never fires while there is always something else
+        // to do: a tick that is due comes first, however busy it is.
+        if now.as_secs() > self.second {
+            return Event::Tick;
+        }
+        let to_next = Duration::from_secs(self.second + 1).saturating_sub(now);
         let measured = self.measuring.as_ref().map(|measuring| measuring.until);
         tokio::select! {
             biased;
