@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{AccessFlags, access};
 use sd_notify::NotifyState;
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -98,7 +99,7 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     let socket = Socket::bind(&socket_path).await?;
     let address = config.metrics;
     let listener =
-        metrics::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
+        TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
     let bound = listener.local_addr().map_err(|source| Error::Metrics { address, source })?;
     let addresses = Addresses { metrics: bound, socket: socket_path };
 

@@ -3,7 +3,6 @@
 //! These are the agent's own cost, losses and state. The signals of the host go to
 //! the collector, not here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,15 +73,6 @@ pub async fn serve(
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /metrics and /healthz\n") })
         .with_state(sources);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
-}
-
-/// Binds `address` for [`serve`].
-///
-/// # Errors
-///
-/// When the address is taken or may not be used.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }
 
 async fn health(extract::State(sources): extract::State<Sources>) -> (StatusCode, String) {

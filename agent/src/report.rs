@@ -1,5 +1,6 @@
 //! What the agent has to say: the types between the sampler and the rims
-//! (`uplink`, `local_api`, `metrics`). None of them is a wire type.
+//! (`uplink`, `local_api`, `metrics`). None of them is a wire type
+//! but the sparse histogram, whose arithmetic belongs to the bucket geometry.
 
 use std::sync::Arc;
 use std::time::Duration;
