@@ -117,6 +117,8 @@ pub struct CpuCell {
     pub since: Word,
     /// One more than the slot of the unit that runs; 0 when idle or not yet known.
     pub running: Word,
+    /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
+    pub depth: Word,
 }
 
 /// A rate limit: how many events there were since the window began. All CPUs

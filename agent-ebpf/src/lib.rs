@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod cells;
+pub mod depth;
 pub mod histogram;
 pub mod loss;
 pub mod offsets;

@@ -15,12 +15,34 @@ const UNIT_SET_BITS: u32 = 11;
 pub const DEVICE_SETS: u32 = 1 << DEVICE_SET_BITS;
 const DEVICE_SET_BITS: u32 = 6;
 
+/// Rows at the end of the unit tables that no unit ever gets.
+pub const RESERVED_ROWS: u32 = 2;
+
+/// The reserved row of what the agent provokes to prove its probes.
+#[inline(always)]
+#[must_use]
+pub const fn attest_row(unit_rows: u32) -> u32 {
+    unit_rows - 1
+}
+
+/// The reserved row for distributions of units that are not looked at in detail:
+/// it adds to the host and to no unit.
+#[inline(always)]
+#[must_use]
+pub const fn undetailed_row(unit_rows: u32) -> u32 {
+    unit_rows - 2
+}
+
+/// In [`Entry::row`]: the unit is under pressure, so its distributions are kept
+/// when those of others are not.
+pub const DETAIL: u64 = 1 << 32;
+
 /// One key and its row.
 #[repr(C)]
 pub struct Entry {
     /// The key; 0 when the entry is free.
     pub key: Word,
-    /// The row.
+    /// The row in the lower half; flags such as [`DETAIL`] in the upper one.
     pub row: Word,
 }
 

@@ -11,16 +11,7 @@ pub static OFFSETS: Offsets = Offsets::NONE;
 
 /// Set and frozen by the agent before the load.
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings = Settings {
-    unit_rows: 0,
-    device_rows: 0,
-    state_before_tasks: 0,
-    previous_state: 0,
-    disk_in_request: 0,
-    victim_is_task: 0,
-    exit_says_dead: 0,
-    retransmit_has_error: 0,
-};
+pub static SETTINGS: Settings = Settings::NONE;
 
 /// A pointer into the kernel whose type the verifier knows.
 pub type Pointer = *const c_void;

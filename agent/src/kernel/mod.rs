@@ -22,7 +22,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::RingBuf;
 use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
-use holdfast_agent_ebpf::slots::{DEVICE_SETS, UNIT_SETS, device_key, device_set, unit_set};
+use holdfast_agent_ebpf::slots::{
+    DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
+};
 use holdfast_agent_ebpf::{loss, maps};
 use tokio::io::unix::AsyncFd;
 
@@ -156,10 +158,17 @@ impl Kernel {
         })
     }
 
-    /// Unit slots there are, slot 0 included; perhaps fewer than asked for.
+    /// Unit slots there are, slot 0 included; perhaps fewer than asked for. The rows
+    /// of the maps that are not for units come after them.
     #[must_use]
     pub fn unit_slots(&self) -> usize {
-        self.size.unit_rows as usize
+        (self.size.unit_rows - RESERVED_ROWS) as usize
+    }
+
+    /// The row for what the agent itself provokes, which no unit gets.
+    #[must_use]
+    pub fn attest_slot(&self) -> usize {
+        attest_row(self.size.unit_rows) as usize
     }
 
     /// Device rows there are, row 0 included.
@@ -177,6 +186,15 @@ impl Kernel {
     pub fn assign_unit(&self, cgroup_id: u64, slot: usize) -> Result<(), Error> {
         check_row(slot, self.unit_slots())?;
         self.units.assign(cgroup_id, slot)
+    }
+
+    /// Counts what happens in a cgroup for [`attest_slot`](Self::attest_slot) from now on.
+    ///
+    /// # Errors
+    ///
+    /// There is no room in the table.
+    pub fn assign_attest(&self, cgroup_id: u64) -> Result<(), Error> {
+        self.units.assign(cgroup_id, self.attest_slot())
     }
 
     /// Counts what happens in a cgroup for slot 0 from now on.

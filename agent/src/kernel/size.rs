@@ -3,13 +3,16 @@
 
 use holdfast_agent_ebpf::cells::{BlockCell, CpuCell, Histogram, ProcessCell, SchedCell, TcpCell};
 use holdfast_agent_ebpf::records::RING_BYTES;
-use holdfast_agent_ebpf::slots::{DEVICE_SETS, Set, UNIT_SETS};
+use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
 
 const PAGE: u64 = 4096;
 /// Device rows when memory is no question, row 0 included.
 const DEVICE_ROWS: u64 = 32;
-/// Fewest rows worth loading anything for: "everything else" and one more.
-const FEWEST_ROWS: u64 = 2;
+/// Fewest rows worth loading anything for: "everything else", one more, and those that
+/// no unit gets.
+const FEWEST_ROWS: u64 = 2 + RESERVED_ROWS as u64;
+/// Fewest rows for devices.
+const FEWEST_DEVICES: u64 = 2;
 /// The hash of stalled threads, the two storages' buckets, the globals, the ring
 /// buffer's own pages and each map's bookkeeping; measured, with room to spare.
 const REST: u64 = 256 * 1024;
@@ -38,9 +41,9 @@ impl Size {
         let left = limit.saturating_sub(fixed);
         let device_rows = (left / 4 / device_row).min(DEVICE_ROWS);
         let left = left.saturating_sub(device_rows * device_row);
-        let unit_rows = (left / unit_row).min(unit_slots as u64);
-        if device_rows < FEWEST_ROWS || unit_rows < FEWEST_ROWS {
-            let need = fixed + FEWEST_ROWS * (unit_row + 4 * device_row) + 8 * PAGE;
+        let unit_rows = (left / unit_row).min(unit_slots as u64 + u64::from(RESERVED_ROWS));
+        if device_rows < FEWEST_DEVICES || unit_rows < FEWEST_ROWS {
+            let need = fixed + FEWEST_ROWS * unit_row + FEWEST_DEVICES * 4 * device_row + 8 * PAGE;
             return Err(format!(
                 "the map memory limit of {limit} bytes is too small for {n} CPUs: raise it to {need} or more"
             ));
@@ -58,7 +61,7 @@ mod tests {
     #[test]
     fn a_small_host_gets_what_it_asks_for() {
         let size = Size::fit(2, 256, LIMIT).unwrap();
-        assert_eq!((size.unit_rows, size.device_rows), (256, 32));
+        assert_eq!((size.unit_rows, size.device_rows), (258, 32));
     }
 
     #[test]
