@@ -4,13 +4,19 @@
 //! unit of measure and, where we have set ourselves one, a target. It measures and
 //! does not judge: a missed target is shown, and the exit code stays 0.
 
+mod accounting;
+mod block_io;
 mod idle;
 mod peers;
 mod process;
 mod run_queue;
+mod signals;
+mod units;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+pub(crate) use process::pss;
 
 use crate::stop::Stop;
 
@@ -44,9 +50,24 @@ const BENCHES: &[Bench] = &[
         run: idle::run,
     },
     Bench {
+        name: "units",
+        help: "what the agent costs a host with 200 units (default 30 s, root)",
+        run: units::run,
+    },
+    Bench {
         name: "run-queue",
-        help: "what measuring the run queue costs a switch, beside runqlat (two minutes, root)",
+        help: "what watching the scheduler costs a switch, beside runqlat and offcputime (four minutes, root)",
         run: run_queue::run,
+    },
+    Bench {
+        name: "signals",
+        help: "whether our numbers are those of runqlat, biolatency and bpftrace (a minute, root)",
+        run: signals::run,
+    },
+    Bench {
+        name: "block",
+        help: "what watching block I/O costs a write, beside biolatency (a minute, root)",
+        run: block_io::run,
     },
 ];
 

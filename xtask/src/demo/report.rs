@@ -163,6 +163,7 @@ fn expected(running: Running) -> &'static [(&'static str, &'static str)] {
         ],
         Load::Exits => &[("process.exits.signal", "unit"), ("process.exits.error", "unit")],
         Load::Oom | Load::OomVictim => &[("memory.oom_kills", "host")],
+        Load::Wake => &[("cpu.switches", "host")],
     }
 }
 
