@@ -120,9 +120,9 @@ pub struct ProcessCell {
 #[repr(C, align(64))]
 pub struct CpuCell {
     /// Clock of the run queue, or the monotonic clock in the task-storage form, at the
-    /// last switch. Means nothing while [`running`](Self::running) is 0.
+    /// last switch that was looked at.
     pub since: Word,
-    /// One more than the slot of the unit that runs; 0 when idle or not yet known.
+    /// One more than the slot of the unit that runs, since then; 0 when idle or not known.
     pub running: Word,
     /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
     pub depth: Word,

@@ -13,5 +13,5 @@ pub const SAMPLED: u64 = 3;
 /// Counters only.
 pub const COUNTERS: u64 = 4;
 
-/// At depth [`SAMPLED`], one event in so many is looked at. A power of two.
+/// At depth [`SAMPLED`], one event in so many is looked at, in the mean. A power of two.
 pub const SAMPLE: u64 = 16;

@@ -38,6 +38,9 @@ static TASKS: TaskStorage<u64> = TaskStorage::new();
 /// In a task's state: it has ended and does not come back (`TASK_DEAD`).
 const DEAD: u32 = 0x80;
 
+/// Switches that are further apart than this are all looked at, whatever the depth.
+const RARE_NS: u64 = 20_000;
+
 struct Switch {
     previous: Pointer,
     next: Pointer,
@@ -257,7 +260,8 @@ fn account(
             lost(Loss::SwitchUnstamped);
         }
     } else if here.depth < depth::SAMPLED {
-        let detailed = here.depth == depth::FULL || here.depth == depth::GATED && unit & DETAIL != 0;
+        let detailed =
+            here.depth == depth::FULL || here.depth == depth::GATED && unit & DETAIL != 0;
         let place = if detailed { Some(cell) } else { undetailed(first_row) };
         let Some(place) = place else { return lost(Loss::OutOfRange) };
         // SAFETY: both look-ups gave a cell that only this CPU's switches write.
@@ -287,9 +291,11 @@ fn sample(cpu: u32, here: &mut CpuCell, switch: &Switch) {
     let first_row = cpu * setting!(unit_rows);
     let now = clock(switch.next);
     let weight = here.weight.max(1);
-    let stride = stride(now);
-    (here.skip, here.weight) = (stride - 1, stride);
     let n = u64::from(weight);
+    let gap = now.wrapping_sub(core::mem::replace(&mut here.since, now));
+    // Where there is little to save, a slice would only be taken for many.
+    let stride = if gap > n * RARE_NS { 1 } else { stride(now) };
+    (here.skip, here.weight) = (stride - 1, stride);
 
     // SAFETY: `previous` is a task.
     if unsafe { member::<u32>(switch.previous, offset!(task_pid)) } != 0 {

@@ -34,9 +34,8 @@ impl Table {
         let of_key = |key| entries.iter().find(|e| e.key.load(Ordering::Relaxed) == key);
         let own = of_key(key);
         let flags = own.map_or(0, |entry| entry.row.load(Ordering::Relaxed) & FLAGS);
-        let entry = own
-            .or_else(|| of_key(0))
-            .ok_or(Error::TableFull { table: self.name, ways: WAYS })?;
+        let entry =
+            own.or_else(|| of_key(0)).ok_or(Error::TableFull { table: self.name, ways: WAYS })?;
         // The row first: whoever finds the key finds its row.
         entry.row.store(row as u64 | flags, Ordering::Relaxed);
         entry.key.store(key, Ordering::Release);

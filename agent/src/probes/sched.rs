@@ -90,7 +90,8 @@ struct OffCpu {
 
 impl OffCpu {
     fn new(cells: &PerCpu<SchedCell>) -> Self {
-        let highest: Vec<u64> = (0..cells.rows()).map(|row| later(0, off_cpu(cells, row))).collect();
+        let highest: Vec<u64> =
+            (0..cells.rows()).map(|row| later(0, off_cpu(cells, row))).collect();
         let counters = Counters::new([UNIT_OFF_CPU], highest.len(), |row| {
             [highest.get(row).copied().unwrap_or_default()]
         });
