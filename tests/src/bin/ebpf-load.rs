@@ -1,11 +1,11 @@
 //! Holds one program of the eBPF object loaded while somebody measures, for
 //! `cargo xtask bench run-queue`.
 //!
-//! `ebpf-load NAME` loads only the program NAME ("empty" is the one that does
-//! nothing; no name, none at all) and says `ready`. Then it reads words: `begin`
+//! `ebpf-load NAME` loads only the program NAME, or several with commas in between
+//! ("empty" is the one that does nothing; no name, none at all) and says `ready`. Then it reads words: `begin`
 //! turns the kernel's accounting of programs on, for everybody on this host; `end`
-//! turns it off and prints what the loaded programs cost, as JSON. It ends with its
-//! standard input.
+//! turns it off and prints what the loaded programs cost, as JSON; `depth` and a number
+//! sets how much detail they keep and says `set`. It ends with its standard input.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +33,13 @@ fn main() -> Result<()> {
                 let measurement = measurement.take().context("`end` without `begin`")?;
                 println!("{}", costs(measurement, &kernel));
             }
-            other => bail!("neither `begin` nor `end`: {other}"),
+            other => match other.strip_prefix("depth ").and_then(|depth| depth.parse().ok()) {
+                Some(depth) => {
+                    kernel.set_sched_depth(depth);
+                    println!("set");
+                }
+                None => bail!("none of `begin`, `end` and `depth N`: {other}"),
+            },
         }
     }
     Ok(())
@@ -47,12 +53,13 @@ fn load(wanted: &str) -> Result<Kernel> {
     };
     // Loaded once with everything, to learn the names.
     let names = start(Vec::new())?.programs().iter().map(|p| p.name).collect::<Vec<_>>();
-    if !wanted.is_empty() && wanted != EMPTY && !names.contains(&wanted) {
-        bail!("no program {wanted}; there are {}", names.join(", "));
+    let wanted: Vec<&str> = wanted.split(',').filter(|name| !name.is_empty()).collect();
+    if let Some(name) = wanted.iter().find(|name| **name != EMPTY && !names.contains(*name)) {
+        bail!("no program {name}; there are {}", names.join(", "));
     }
-    let others = names.into_iter().filter(|name| *name != wanted);
+    let others = names.into_iter().filter(|name| !wanted.contains(name));
     let mut kernel = start(others.map(str::to_owned).collect())?;
-    if wanted == EMPTY {
+    if wanted.contains(&EMPTY) {
         kernel.attach_empty()?;
     }
     Ok(kernel)

@@ -34,6 +34,8 @@ const SHARE_OF_PEER: f64 = 0.25;
 
 /// Programs of the object, by the names that its loader knows.
 const OURS: &str = "sched_switch";
+/// Depths of detail, in the order of their numbers.
+const DEPTHS: [&str; 5] = ["full", "gated", "host", "sampled", "counters"];
 const EMPTY: &str = "empty";
 
 pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
@@ -44,6 +46,7 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
     eprintln!("accounting");
     let empty = Loaded::start(&loader, EMPTY)?.cost()?;
     let ours = Loaded::start(&loader, OURS)?.cost()?.net(&empty);
+    let depths = at_depths(&loader, &empty)?;
     eprintln!("pairs of runs");
     let added_by = |program: &str| {
         added(PAIRS, stop, || Loaded::start(&loader, program))
@@ -56,6 +59,7 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
         Row::new("ours, CPU time added to a ping-pong", added_ours, "%").at_most(ADDED_PERCENT),
         Row::new("empty, CPU time added to a ping-pong", added_empty, "%"),
     ];
+    rows.extend(depths);
     for (i, tool) in Tracer::ALL.iter().enumerate() {
         eprintln!("{}", tool.name);
         if !tool.works(stop) {
@@ -76,6 +80,19 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
         let added = added(PEER_PAIRS, stop, || tool.start(stop))?;
         let name = format!("{}, CPU time added to a ping-pong", tool.name);
         rows.push(Row::new(name, added, "%"));
+    }
+    Ok(rows)
+}
+
+/// What our program costs at each depth of detail.
+fn at_depths(loader: &PathBuf, empty: &Cost) -> Result<Vec<Row>> {
+    let mut loaded = Loaded::start(loader, OURS)?;
+    let mut rows = Vec::new();
+    for (depth, name) in DEPTHS.iter().enumerate() {
+        loaded.say(&format!("depth {depth}"))?;
+        ensure!(loaded.line()? == "set", "the depth cannot be set");
+        let net = loaded.cost()?.net(empty);
+        rows.push(Row::new(format!("ours at depth {name}, net"), net, "ns/switch"));
     }
     Ok(rows)
 }
