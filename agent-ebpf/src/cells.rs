@@ -164,6 +164,14 @@ pub struct IrqCell {
     pub hard_before: Word,
     /// When the handler under way began; 0 when there is none.
     pub hard_since: Word,
+    /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
+    pub depth: Word,
+    /// When the last deferred interrupt that was looked at began.
+    pub looked: Word,
+    /// As in [`CpuCell`], for deferred interrupts.
+    pub skip: Half,
+    /// As in [`CpuCell`], for deferred interrupts.
+    pub weight: Half,
 }
 
 /// A rate limit: how many events there were since the window began. All CPUs

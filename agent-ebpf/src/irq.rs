@@ -3,16 +3,20 @@
 //!
 //! A deferred interrupt does not interrupt another on its CPU, and a device's handler
 //! runs with interrupts off, so one stamp of each is enough. A handler may interrupt
-//! a deferred interrupt: its time is taken off there.
+//! a deferred interrupt: its time is taken off there. Reading the clock twice is most
+//! of the cost, so when detail is shed, deferred interrupts are timed by sample and
+//! still counted one by one.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use holdfast_agent_ebpf::cells::IrqCell;
+use holdfast_agent_ebpf::depth::SAMPLED;
 use holdfast_agent_ebpf::loss::Loss;
 
 use crate::support::count::{interval, lost};
+use crate::support::sample::stride;
 use crate::support::units::MAPPED;
 
 /// One per possible CPU: the agent sets the size.
@@ -27,6 +31,10 @@ pub fn softirq_entry(_: BtfTracePointContext) {
     // first: a handler that comes between the two is then counted as both, not as less
     // than nothing.
     unsafe {
+        if (*here).depth >= SAMPLED && (*here).skip > 0 {
+            (*here).skip -= 1;
+            return; // Without a stamp, it is only counted.
+        }
         (*here).soft_since = bpf_ktime_get_ns();
         (*here).hard_before = (*here).hard.ns;
     }
@@ -40,18 +48,25 @@ pub fn softirq_exit(ctx: BtfTracePointContext) {
     // SAFETY: this CPU's cell; the clock is a helper without arguments.
     unsafe {
         let since = core::mem::take(&mut (*here).soft_since);
-        if since == 0 {
-            return; // It began before this program did.
-        }
         // Before the clock, for the same reason.
         let interrupted = (*here).hard.ns - (*here).hard_before;
         let Some(of_kind) = (*here).soft.get_mut(kind as usize) else {
             return lost(Loss::OutOfRange);
         };
-        if let Some(ran) = interval(since + interrupted, bpf_ktime_get_ns()) {
-            of_kind.ns += ran;
-        }
         of_kind.count += 1;
+        if since == 0 {
+            return;
+        }
+        let sampled = (*here).depth >= SAMPLED;
+        let n = if sampled { (*here).weight.max(1) } else { 1 };
+        if let Some(ran) = interval(since + interrupted, bpf_ktime_get_ns()) {
+            of_kind.ns += ran * u64::from(n);
+        }
+        if sampled {
+            (*here).weight = stride((*here).looked, since, n);
+            (*here).skip = (*here).weight - 1;
+        }
+        (*here).looked = since;
     }
 }
 

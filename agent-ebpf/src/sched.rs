@@ -22,8 +22,9 @@ use holdfast_agent_ebpf::loss::Loss;
 use holdfast_agent_ebpf::settings::state;
 use holdfast_agent_ebpf::slots::{DETAIL, undetailed_row};
 
-use crate::support::count::{CPUS, interval, lost, record, record_many};
+use crate::support::count::{CPUS, interval, lost, record_many};
 use crate::support::kernel::{Pointer, member, offset, setting, task_cgroup_id};
+use crate::support::sample::stride;
 use crate::support::storage::TaskStorage;
 use crate::support::units::{self, MAPPED};
 
@@ -37,9 +38,6 @@ static TASKS: TaskStorage<u64> = TaskStorage::new();
 
 /// In a task's state: it has ended and does not come back (`TASK_DEAD`).
 const DEAD: u32 = 0x80;
-
-/// Switches that are further apart than this are all looked at, whatever the depth.
-const RARE_NS: u64 = 20_000;
 
 struct Switch {
     previous: Pointer,
@@ -109,7 +107,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) {
     }
     let switch = Switch::read(&ctx);
     let next = switch.next;
-    account(cpu, here, &switch, clock(next), |_| arrival(next));
+    account(cpu, here, &switch, clock(next), |_| Some(arrival(next)));
 }
 
 /// The switch of the form with task storage, which looks at every switch whatever the
@@ -121,19 +119,20 @@ pub fn sched_switch_storage(ctx: BtfTracePointContext) {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: `previous` is a task.
-    if switch.involuntary && unsafe { member::<u32>(switch.previous, offset!(task_pid)) } != 0 {
-        queue(here, switch.previous, now);
+    let idle = || unsafe { member::<u32>(switch.previous, offset!(task_pid)) } == 0;
+    if switch.involuntary && stamping(here) && !idle() {
+        queue(switch.previous, now);
     }
     let next = switch.next;
     account(cpu, here, &switch, now, |here| {
         if !stamping(here) {
-            return Arrival { queued: 0, before: 0 };
+            return None;
         }
         // SAFETY: `next` is a tracepoint's argument; storage is a whole stamp.
         let queued =
             unsafe { TASKS.get(next, false).map_or(0, |stamp| core::mem::take(&mut *stamp)) };
         // One from before a time without stamps may be of an earlier wait.
-        Arrival { queued: if queued < here.changed { 0 } else { queued }, before: 0 }
+        Some(Arrival { queued: if queued < here.changed { 0 } else { queued }, before: 0 })
     });
 }
 
@@ -154,15 +153,12 @@ fn wake(task: Pointer) {
     let Some((_, here)) = here() else { return };
     if stamping(here) {
         // SAFETY: a helper without arguments.
-        queue(here, task, unsafe { bpf_ktime_get_ns() });
+        queue(task, unsafe { bpf_ktime_get_ns() });
     }
 }
 
 #[inline(always)]
-fn queue(here: &CpuCell, task: Pointer, now: u64) {
-    if !stamping(here) {
-        return;
-    }
+fn queue(task: Pointer, now: u64) {
     // SAFETY: `task` is a tracepoint's argument; storage is a whole stamp.
     match unsafe { TASKS.get(task, true) } {
         Some(stamp) => unsafe { *stamp = now },
@@ -220,7 +216,7 @@ fn account(
     here: &mut CpuCell,
     switch: &Switch,
     now: u64,
-    arrival: impl FnOnce(&CpuCell) -> Arrival,
+    arrival: impl FnOnce(&CpuCell) -> Option<Arrival>,
 ) {
     let first_row = cpu * setting!(unit_rows);
 
@@ -230,16 +226,7 @@ fn account(
         let Some(cell) = SCHED.get_ptr_mut(first_row + here.running as u32 - 1) else {
             return lost(Loss::OutOfRange);
         };
-        // SAFETY: the look-up gave a cell that only this CPU's switches write.
-        unsafe {
-            if let Some(ran) = interval(since, now) {
-                (*cell).on_cpu_ns += ran;
-                if switch.last {
-                    (*cell).last_slices_ns += ran;
-                }
-            }
-            (*cell).involuntary += u64::from(switch.involuntary);
-        }
+        leave(cell, switch, interval(since, now), 1);
     }
 
     // SAFETY: `next` is a task.
@@ -250,38 +237,9 @@ fn account(
     }
     // SAFETY: `next` is a task.
     let unit = units::flagged_slot(unsafe { task_cgroup_id(switch.next) });
-    let slot = unit as u32;
-    here.running = u64::from(slot) + 1;
-    let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
+    here.running = u64::from(unit as u32) + 1;
     let arrival = arrival(here);
-    if arrival.queued == 0 {
-        // The kernel stamps no arrival without it: the next cycle is this one, too.
-        if here.depth < depth::SAMPLED {
-            lost(Loss::SwitchUnstamped);
-        }
-    } else if here.depth < depth::SAMPLED {
-        let detailed =
-            here.depth == depth::FULL || here.depth == depth::GATED && unit & DETAIL != 0;
-        let place = if detailed { Some(cell) } else { undetailed(first_row) };
-        let Some(place) = place else { return lost(Loss::OutOfRange) };
-        // SAFETY: both look-ups gave a cell that only this CPU's switches write.
-        unsafe {
-            if let Some(waited) = interval(arrival.queued, now) {
-                record(&raw mut (*place).wait, waited);
-            }
-        }
-    }
-    // SAFETY: the look-up gave a cell that only this CPU's switches write.
-    unsafe {
-        if arrival.queued != 0
-            && arrival.before != 0
-            && let Some(cycle) = interval(arrival.before, now)
-        {
-            (*cell).cycles_ns += cycle;
-        }
-        // Last: a reader that sees it changed finds the rest changed, too.
-        (*cell).switches += 1;
-    }
+    arrive(first_row, here.depth, unit, arrival, now, 1);
 }
 
 /// Charges both units with a switch that counts for all since the last one looked at.
@@ -290,77 +248,86 @@ fn account(
 fn sample(cpu: u32, here: &mut CpuCell, switch: &Switch) {
     let first_row = cpu * setting!(unit_rows);
     let now = clock(switch.next);
-    let weight = here.weight.max(1);
-    let n = u64::from(weight);
-    let gap = now.wrapping_sub(core::mem::replace(&mut here.since, now));
-    // Where there is little to save, a slice would only be taken for many.
-    let stride = if gap > n * RARE_NS { 1 } else { stride(now) };
-    (here.skip, here.weight) = (stride - 1, stride);
+    let n = here.weight.max(1);
+    let before = core::mem::replace(&mut here.since, now);
+    here.weight = stride(before, now, n);
+    here.skip = here.weight - 1;
 
     // SAFETY: `previous` is a task.
     if unsafe { member::<u32>(switch.previous, offset!(task_pid)) } != 0 {
         // SAFETY: `previous` is a task.
-        let slot = units::slot(unsafe { task_cgroup_id(switch.previous) });
+        let (slot, came) = unsafe {
+            (
+                units::slot(task_cgroup_id(switch.previous)),
+                member::<u64>(switch.previous, offset!(task_last_arrival)),
+            )
+        };
         let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
-        // SAFETY: `previous` is a task; the look-up gave a cell that only this CPU's
-        // switches write.
-        unsafe {
-            if let Some(ran) = interval(member(switch.previous, offset!(task_last_arrival)), now) {
-                (*cell).on_cpu_ns += ran * n;
-                if switch.last {
-                    (*cell).last_slices_ns += ran * n;
-                }
-            }
-            if switch.involuntary {
-                (*cell).involuntary += n;
-            }
-        }
+        leave(cell, switch, interval(came, now), n);
     }
 
     // SAFETY: `next` is a task.
     if unsafe { member::<u32>(switch.next, offset!(task_pid)) } == 0 {
-        here.idle += n;
+        here.idle += u64::from(n);
         return;
     }
     // SAFETY: `next` is a task.
-    let slot = units::slot(unsafe { task_cgroup_id(switch.next) });
-    let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
-    let arrival = arrival(switch.next);
-    if arrival.queued == 0 {
-        lost(Loss::SwitchUnstamped);
-    } else if here.depth == depth::SAMPLED {
-        let Some(place) = undetailed(first_row) else { return lost(Loss::OutOfRange) };
-        // SAFETY: the look-up gave a cell that only this CPU's switches write.
-        unsafe {
-            if let Some(waited) = interval(arrival.queued, now) {
-                record_many(&raw mut (*place).wait, waited, weight);
+    let unit = units::flagged_slot(unsafe { task_cgroup_id(switch.next) });
+    arrive(first_row, here.depth, unit, Some(arrival(switch.next)), now, n);
+}
+
+/// Charges the unit that leaves the CPU with `n` slices like this one.
+#[inline(always)]
+fn leave(cell: *mut SchedCell, switch: &Switch, ran: Option<u64>, n: u32) {
+    let n = u64::from(n);
+    // SAFETY: a look-up gave the cell, which only this CPU's switches write.
+    unsafe {
+        if let Some(ran) = ran {
+            (*cell).on_cpu_ns += ran * n;
+            if switch.last {
+                (*cell).last_slices_ns += ran * n;
             }
         }
+        (*cell).involuntary += u64::from(switch.involuntary) * n;
     }
-    // SAFETY: the look-up gave a cell that only this CPU's switches write.
-    unsafe {
-        if arrival.queued != 0
-            && arrival.before != 0
-            && let Some(cycle) = interval(arrival.before, now)
-        {
-            (*cell).cycles_ns += cycle * n;
+}
+
+/// Charges the unit that gets the CPU with `n` arrivals like this one; nothing is known
+/// of it where no stamps are kept.
+#[inline(always)]
+fn arrive(first_row: u32, depth: u64, unit: u64, arrival: Option<Arrival>, now: u64, n: u32) {
+    let Some(cell) = SCHED.get_ptr_mut(first_row + unit as u32) else {
+        return lost(Loss::OutOfRange);
+    };
+    match arrival {
+        // The kernel stamps no arrival without it: this cycle is a part of the next.
+        Some(Arrival { queued: 0, .. }) => lost(Loss::SwitchUnstamped),
+        Some(Arrival { queued, before }) => {
+            if before != 0
+                && let Some(cycle) = interval(before, now)
+            {
+                // SAFETY: the look-up gave a cell that only this CPU's switches write.
+                unsafe { (*cell).cycles_ns += cycle * u64::from(n) };
+            }
+            if depth < depth::COUNTERS
+                && let Some(waited) = interval(queued, now)
+            {
+                let detailed = depth == depth::FULL || depth == depth::GATED && unit & DETAIL != 0;
+                let place = if detailed { Some(cell) } else { undetailed(first_row) };
+                let Some(place) = place else { return lost(Loss::OutOfRange) };
+                // SAFETY: as above, whichever it is.
+                unsafe { record_many(&raw mut (*place).wait, waited, n) };
+            }
         }
-        (*cell).switches += n;
+        None => {}
     }
+    // Last: a reader that sees it changed finds the rest changed, too.
+    // SAFETY: as above.
+    unsafe { (*cell).switches += u64::from(n) };
 }
 
 /// The cell of this CPU for distributions that are kept for the host alone.
 #[inline(always)]
 fn undetailed(first_row: u32) -> Option<*mut SchedCell> {
     SCHED.get_ptr_mut(first_row + undetailed_row(setting!(unit_rows)))
-}
-
-/// How many switches on is the next one to look at: [`depth::SAMPLE`] in the mean. Not
-/// always as many, or loads that take turns would always show the same side.
-#[inline(always)]
-fn stride(now: u64) -> u32 {
-    const HALF: u32 = depth::SAMPLE as u32 - 1;
-    // The last digits of the time are as good as chance once they are spread.
-    let chance = (now.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32;
-    1 + (chance & HALF) + (chance >> 16 & HALF)
 }

@@ -152,7 +152,7 @@ impl Kernel {
         Ok(Self {
             sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
             cpus: map(&object, maps::CPUS, cpus, true)?,
-            irqs: map(&object, maps::IRQS, cpus, false)?,
+            irqs: map(&object, maps::IRQS, cpus, true)?,
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
@@ -225,6 +225,13 @@ impl Kernel {
         for cpu in cpus.filter(|cpu| load(&cpu.depth) != depth) {
             cpu.changed.store(now, Ordering::Relaxed);
             cpu.depth.store(depth, Ordering::Release);
+        }
+    }
+
+    /// How much detail the programs on interrupts keep from now on: one of [`depth`].
+    pub fn set_irq_depth(&self, depth: u64) {
+        for cpu in (0..self.irqs.len()).filter_map(|cpu| self.irqs.get(cpu)) {
+            cpu.depth.store(depth.min(depth::COUNTERS), Ordering::Relaxed);
         }
     }
 

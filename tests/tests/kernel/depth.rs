@@ -1,14 +1,12 @@
 //! Less detail costs detail only: at each depth the same load is counted by a rig at
 //! that depth and by one beside it that keeps everything.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use holdfast_agent::catalogue::{
     HOST_ON_CPU, HOST_RUN_QUEUE, HOST_SWITCHES, UNIT_ON_CPU, UNIT_RUN_QUEUE, UNIT_SWITCHES,
 };
 use holdfast_agent_ebpf::depth::{COUNTERS, FULL, GATED, HOST, SAMPLED};
+use holdfast_core::clock::BootTime;
 use holdfast_proto::histogram::lower_bound;
 use holdfast_tests::Unit;
 
@@ -143,7 +141,7 @@ fn a_slot_given_again_keeps_its_pressure_until_it_is_released() -> Result<()> {
 /// at one depth may turn into nonsense at another.
 fn changes(disabled: &[&str]) -> Result<()> {
     let Some(mut pair) = Pair::start(disabled)? else { return Ok(()) };
-    let started = Instant::now();
+    let start = BootTime::now();
     let [seen, all] = pair.count(|pair| {
         let mut load = role::start(&pair.unit, None, &format!("ping-pong {}", 4 * ROUNDS))?;
         let ladder = [FULL, GATED, HOST, SAMPLED, COUNTERS, SAMPLED, HOST, GATED];
@@ -153,11 +151,11 @@ fn changes(disabled: &[&str]) -> Result<()> {
                 ensure!(status.success(), "the load failed");
                 return Ok(());
             }
-            thread::sleep(Duration::from_millis(7));
+            role::pause(7);
         }
         Ok(())
     })?;
-    let life = started.elapsed();
+    let life = BootTime::now().since(start);
     for n in 0..2 {
         near(&format!("of the host, {n}"), seen.host[n], all.host[n], 0.1)?;
         near(&format!("of the unit, {n}"), seen.unit[n], all.unit[n], 0.1)?;

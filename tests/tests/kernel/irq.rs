@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_agent::catalogue::{
@@ -13,6 +12,8 @@ use holdfast_agent::catalogue::{
 };
 use holdfast_agent::kernel::cells::load;
 use holdfast_agent_ebpf::cells::SOFTIRQS;
+use holdfast_agent_ebpf::depth::SAMPLED;
+use holdfast_core::clock::BootTime;
 use nix::libc::O_DSYNC;
 
 use crate::rig::Rig;
@@ -24,14 +25,14 @@ const WRITES: usize = 300;
 fn deferred_interrupts_are_those_the_kernel_counts() -> Result<()> {
     let Some(mut rig) = Rig::start()? else { return Ok(()) };
     rig.tick()?;
-    let started = Instant::now();
+    let start = BootTime::now();
     let (before, times) = (kinds(&rig), [SOFTIRQ_NET_RX, SOFTIRQ_TIME].map(|id| rig.value(id, 0)));
     let count = rig.value(SOFTIRQ_COUNT, 0);
     let kernel_before = softirqs()?;
     talk()?;
     let kernel_after = softirqs()?;
     rig.tick()?;
-    let life = started.elapsed().as_nanos() as f64;
+    let life = BootTime::now().since(start).as_nanos() as f64;
 
     let (mut all, mut ours) = (0, 0);
     for (kind, after) in kinds(&rig).into_iter().enumerate() {
@@ -58,6 +59,32 @@ fn deferred_interrupts_are_those_the_kernel_counts() -> Result<()> {
     ensure!(net_rx_ns <= all_ns && all_ns < life * rig.kernel.irqs().len() as f64, "{all_ns} ns");
     ensure!(rig.lost("ebpf.program_skipped") == 0, "a program was skipped");
     ensure!(rig.lost("ebpf.interval_negative") == 0, "intervals below nothing");
+    Ok(())
+}
+
+#[test]
+fn samples_tell_the_time_of_all_deferred_interrupts() -> Result<()> {
+    let Some(mut measure) = Rig::start()? else { return Ok(()) };
+    let mut sampled = Rig::beside(&[])?;
+    sampled.kernel.set_irq_depth(SAMPLED);
+    let mut read = || -> Result<[[f64; 2]; 2]> {
+        let mut values = [[0.0; 2]; 2];
+        for (rig, values) in [&mut sampled, &mut measure].into_iter().zip(&mut values) {
+            rig.tick()?;
+            *values = [SOFTIRQ_COUNT, SOFTIRQ_NET_RX].map(|id| rig.value(id, 0));
+        }
+        Ok(values)
+    };
+    let before = read()?;
+    talk()?;
+    let after = read()?;
+    let gained = |rig: usize, n: usize| after[rig][n] - before[rig][n];
+    let (seen, all) = (gained(0, 0), gained(1, 0));
+    ensure!((seen - all).abs() <= 0.01 * all, "{seen} by sample, {all}");
+    let (seen, all) = (gained(0, 1), gained(1, 1));
+    // The one whose programs run inside the other's is a little cheaper to look at.
+    ensure!((seen - all).abs() <= 0.25 * all, "{seen} ns of receiving by sample, {all}");
+    eprintln!("{seen} ns of receiving by sample, {all} in all");
     Ok(())
 }
 

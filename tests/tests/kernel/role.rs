@@ -99,9 +99,15 @@ fn nap(rounds: u32, work: u64, rest: u64) -> Result<()> {
         while thread_cpu()? < until {
             black_box(0);
         }
-        thread::sleep(Duration::from_millis(rest));
+        pause(rest);
     }
     Ok(())
+}
+
+/// Sleeps.
+#[expect(clippy::disallowed_methods, reason = "that somebody sleeps is what is tested")]
+pub(crate) fn pause(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
 }
 
 fn thread_cpu() -> Result<Duration> {

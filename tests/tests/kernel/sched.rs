@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use holdfast_agent::catalogue::{
@@ -12,6 +11,7 @@ use holdfast_agent::catalogue::{
     UNIT_RUN_QUEUE, UNIT_SWITCHES,
 };
 use holdfast_agent::kernel::cells::load;
+use holdfast_core::clock::BootTime;
 use holdfast_tests::{Unit, need};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
@@ -134,16 +134,16 @@ fn time_off_the_cpu_is_what_work_leaves() -> Result<()> {
     let cpu = cpu_of_children()?;
     let life = || -> Result<f64> {
         let mut sleeper = role::start_within(&unit, "nap 60 5 20")?;
-        let started = Instant::now();
+        let start = BootTime::now();
         ensure!(sleeper.wait()?.success(), "a sleeper failed");
-        Ok(started.elapsed().as_nanos() as f64)
+        Ok(BootTime::now().since(start).as_nanos() as f64)
     };
     let lives = thread::scope(|scope| -> Result<f64> {
         let sleepers = [(); SLEEPERS].map(|()| scope.spawn(life));
         // What is told while some sleep is not taken back later.
         while !sleepers.iter().all(ScopedJoinHandle::is_finished) {
             rig.tick()?;
-            thread::sleep(Duration::from_millis(50));
+            role::pause(50);
         }
         let lives = sleepers.map(|life| life.join().map_err(|_| anyhow!("a sleeper is lost"))?);
         lives.into_iter().sum()
