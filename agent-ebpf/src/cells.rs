@@ -39,6 +39,12 @@ pub struct SchedCell {
     pub involuntary: Word,
     /// Time tasks of the unit ran, up to the last switch away.
     pub on_cpu_ns: Word,
+    /// Of [`on_cpu_ns`](Self::on_cpu_ns), the last slices of tasks that ended: no
+    /// cycle holds them.
+    pub last_slices_ns: Word,
+    /// Time from one arrival of a task of the unit on a CPU to the next: a slice, and
+    /// what the task was off the CPU after it. Counted at the arrival that ends it.
+    pub cycles_ns: Word,
     /// Time tasks of the unit waited for this CPU.
     pub wait: Histogram,
 }
@@ -113,12 +119,59 @@ pub struct ProcessCell {
 /// write to each other's.
 #[repr(C, align(64))]
 pub struct CpuCell {
-    /// Clock of the run queue, or the boot clock in the task-storage form, at the last switch.
+    /// Clock of the run queue, or the monotonic clock in the task-storage form, at the
+    /// last switch that was looked at.
     pub since: Word,
-    /// One more than the slot of the unit that runs; 0 when idle or not yet known.
+    /// One more than the slot of the unit that runs, since then; 0 when idle or not known.
     pub running: Word,
     /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
     pub depth: Word,
+    /// Monotonic clock when the agent last wrote [`depth`](Self::depth): stamps of our
+    /// own that are older may have missed their end.
+    pub changed: Word,
+    /// Switches to the idle task.
+    pub idle: Word,
+    /// At depth [`SAMPLED`](crate::depth::SAMPLED), switches to pass over before the next look.
+    pub skip: Half,
+    /// For how many switches that look counts; 0 before the first.
+    pub weight: Half,
+}
+
+/// Kinds of deferred interrupts; positions in [`IrqCell::soft`], which are the
+/// kernel's numbers of them.
+pub const SOFTIRQS: [&str; 10] =
+    ["hi", "timer", "net_tx", "net_rx", "block", "irq_poll", "tasklet", "sched", "hrtimer", "rcu"];
+
+/// How often a kind of interrupt was handled, and for how long.
+#[repr(C)]
+pub struct Handled {
+    /// How often.
+    pub count: Word,
+    /// Nanoseconds.
+    pub ns: Word,
+}
+
+/// Interrupts of one CPU. Whole cache lines, so that CPUs do not write to each other's.
+#[repr(C, align(64))]
+pub struct IrqCell {
+    /// Deferred interrupts by kind, without the hard ones that interrupted them.
+    pub soft: [Handled; SOFTIRQS.len()],
+    /// Handlers of devices' interrupts.
+    pub hard: Handled,
+    /// When the deferred interrupt under way began; 0 when there is none.
+    pub soft_since: Word,
+    /// `hard.ns` at that time.
+    pub hard_before: Word,
+    /// When the handler under way began; 0 when there is none.
+    pub hard_since: Word,
+    /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
+    pub depth: Word,
+    /// When the last deferred interrupt that was looked at began.
+    pub looked: Word,
+    /// As in [`CpuCell`], for deferred interrupts.
+    pub skip: Half,
+    /// As in [`CpuCell`], for deferred interrupts.
+    pub weight: Half,
 }
 
 /// A rate limit: how many events there were since the window began. All CPUs

@@ -29,6 +29,8 @@ pub mod maps {
     pub const PROCESS: &str = "PROCESS";
     /// One [`CpuCell`](crate::cells::CpuCell) per possible CPU.
     pub const CPUS: &str = "CPUS";
+    /// One [`IrqCell`](crate::cells::IrqCell) per possible CPU.
+    pub const IRQS: &str = "IRQS";
     /// [`UNIT_SETS`](crate::slots::UNIT_SETS) sets: cgroup id to unit slot.
     pub const UNITS: &str = "UNITS";
     /// [`DEVICE_SETS`](crate::slots::DEVICE_SETS) sets: device number to device row.

@@ -14,6 +14,7 @@
 mod baseline;
 mod block;
 mod exit;
+mod irq;
 mod memory;
 mod sched;
 mod support;

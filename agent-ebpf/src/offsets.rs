@@ -36,6 +36,7 @@ offsets! {
     task_pid = "task_struct.pid", 4;
     task_cfs_rq = "task_struct.se.cfs_rq", 8;
     task_last_queued = "task_struct.sched_info.last_queued", 8;
+    task_last_arrival = "task_struct.sched_info.last_arrival", 8;
     task_cgroups = "task_struct.cgroups", 8;
     css_set_cgroup = "css_set.dfl_cgrp", 8;
     cgroup_node = "cgroup.kn", 8;

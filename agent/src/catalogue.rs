@@ -139,10 +139,28 @@ catalogue! {
     UNIT_RUN_QUEUE = "cpu.run_queue.latency", Histogram, Nanoseconds, Unit, "sched", "Time the unit's runnable tasks waited for a CPU";
     HOST_ON_CPU = "cpu.on_cpu.time", Counter, Nanoseconds, Host, "sched", "CPU time of all tasks, idle task excluded, measured at context switches";
     UNIT_ON_CPU = "cpu.on_cpu.time", Counter, Nanoseconds, Unit, "sched", "CPU time of the unit's tasks, measured at context switches";
+    HOST_OFF_CPU = "cpu.off_cpu.time", Counter, Nanoseconds, Host, "sched", "Time all tasks were off the CPU, asleep or waiting for one, charged when they get a CPU again";
+    UNIT_OFF_CPU = "cpu.off_cpu.time", Counter, Nanoseconds, Unit, "sched", "Time the unit's tasks were off the CPU, asleep or waiting for one, charged when they get a CPU again";
     HOST_SWITCHES = "cpu.switches", Counter, Count, Host, "sched", "Context switches to a task other than the idle task";
     UNIT_SWITCHES = "cpu.switches", Counter, Count, Unit, "sched", "Context switches to a task of the unit";
     HOST_INVOLUNTARY = "cpu.switches.involuntary", Counter, Count, Host, "sched", "Context switches away from a task that could have gone on";
     UNIT_INVOLUNTARY = "cpu.switches.involuntary", Counter, Count, Unit, "sched", "Context switches away from a task of the unit that could have gone on";
+
+    // Interrupts.
+    SOFTIRQ_TIME = "cpu.softirq.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts, hard ones that interrupt them taken off";
+    SOFTIRQ_COUNT = "cpu.softirq.count", Counter, Count, Host, "irq", "Deferred interrupts handled";
+    SOFTIRQ_HI = "cpu.softirq.hi.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for tasklets of high priority";
+    SOFTIRQ_TIMER = "cpu.softirq.timer.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for timers";
+    SOFTIRQ_NET_TX = "cpu.softirq.net_tx.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for the network's sending side";
+    SOFTIRQ_NET_RX = "cpu.softirq.net_rx.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for the network's receiving side";
+    SOFTIRQ_BLOCK = "cpu.softirq.block.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for completed block I/O";
+    SOFTIRQ_IRQ_POLL = "cpu.softirq.irq_poll.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for polled block I/O";
+    SOFTIRQ_TASKLET = "cpu.softirq.tasklet.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for tasklets";
+    SOFTIRQ_SCHED = "cpu.softirq.sched.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for balancing load between CPUs";
+    SOFTIRQ_HRTIMER = "cpu.softirq.hrtimer.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for high-resolution timers";
+    SOFTIRQ_RCU = "cpu.softirq.rcu.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for freeing what readers no longer use (RCU)";
+    HARDIRQ_TIME = "cpu.hardirq.time", Counter, Nanoseconds, Host, "irq", "CPU time in the handlers of devices' interrupts; the timer's and those between CPUs have none";
+    HARDIRQ_COUNT = "cpu.hardirq.count", Counter, Count, Host, "irq", "Handlers of devices' interrupts that ran";
 
     // CPU, from /proc.
     CPU_USER = "cpu.user.time", Counter, Nanoseconds, Host, "procfs", "CPU time in user mode, all CPUs (nice included)";

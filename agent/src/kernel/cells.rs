@@ -9,7 +9,9 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, Word,
+};
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -32,6 +34,10 @@ unsafe impl Cell for ProcessCell {}
 unsafe impl Cell for Histogram {}
 // SAFETY: as above.
 unsafe impl Cell for Set {}
+// SAFETY: as above.
+unsafe impl Cell for CpuCell {}
+// SAFETY: as above.
+unsafe impl Cell for IrqCell {}
 // SAFETY: a `Word` is one atomic integer.
 unsafe impl Cell for Word {}
 

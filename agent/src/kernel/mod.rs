@@ -19,13 +19,17 @@ mod tables;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
 
 use aya::maps::RingBuf;
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
-use holdfast_agent_ebpf::slots::{
-    DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, Word,
 };
-use holdfast_agent_ebpf::{loss, maps};
+use holdfast_agent_ebpf::slots::{
+    DETAIL, DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
+};
+use holdfast_agent_ebpf::{depth, loss, maps};
+use holdfast_core::clock;
 use tokio::io::unix::AsyncFd;
 
 use crate::host::Root;
@@ -116,6 +120,8 @@ pub struct Kernel {
     root: Root,
     size: Size,
     sched: PerCpu<SchedCell>,
+    cpus: Cells<CpuCell>,
+    irqs: Cells<IrqCell>,
     block: PerCpu<BlockCell>,
     tcp: Cells<TcpCell>,
     reclaim: Cells<Histogram>,
@@ -145,6 +151,8 @@ impl Kernel {
         let devices = map(&object, maps::DEVICES, DEVICE_SETS as usize, true)?;
         Ok(Self {
             sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
+            cpus: map(&object, maps::CPUS, cpus, true)?,
+            irqs: map(&object, maps::IRQS, cpus, true)?,
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
@@ -200,6 +208,31 @@ impl Kernel {
     /// Counts what happens in a cgroup for slot 0 from now on.
     pub fn release_unit(&self, cgroup_id: u64) {
         self.units.release(cgroup_id);
+    }
+
+    /// Whether the distributions of what happens in a cgroup are kept at depth
+    /// [`GATED`](depth::GATED). It stays so until the cgroup is released. Returns
+    /// whether the cgroup has a slot.
+    pub fn set_detail(&self, cgroup_id: u64, detail: bool) -> bool {
+        self.units.flag(cgroup_id, DETAIL, detail)
+    }
+
+    /// How much detail the scheduler's programs keep from now on: one of [`depth`].
+    pub fn set_sched_depth(&self, depth: u64) {
+        let depth = depth.min(depth::COUNTERS);
+        let now = clock::monotonic_ns();
+        let cpus = (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu));
+        for cpu in cpus.filter(|cpu| load(&cpu.depth) != depth) {
+            cpu.changed.store(now, Ordering::Relaxed);
+            cpu.depth.store(depth, Ordering::Release);
+        }
+    }
+
+    /// How much detail the programs on interrupts keep from now on: one of [`depth`].
+    pub fn set_irq_depth(&self, depth: u64) {
+        for cpu in (0..self.irqs.len()).filter_map(|cpu| self.irqs.get(cpu)) {
+            cpu.depth.store(depth.min(depth::COUNTERS), Ordering::Relaxed);
+        }
     }
 
     /// Counts what a block device does for `row` from now on.
@@ -260,6 +293,19 @@ impl Kernel {
         self.object.attach_empty(&self.root).map_err(Error::Empty)
     }
 
+    /// Whether program `name` runs in the best of its forms.
+    #[must_use]
+    pub fn at_its_best(&self, name: &str) -> bool {
+        let best = programs::CHOICES.iter().filter_map(|forms| forms.first());
+        self.programs().iter().any(|status| {
+            status.name == name
+                && status.state == State::Active
+                && best.clone().any(|form| {
+                    form.variant == status.variant && form.programs.iter().any(|p| p.name == name)
+                })
+        })
+    }
+
     /// The stream of events; `None` the second time.
     pub fn take_events(&mut self) -> Option<Events> {
         let ring = self.object.take_map(maps::EVENTS)?;
@@ -270,6 +316,18 @@ impl Kernel {
     #[must_use]
     pub fn sched(&self) -> &PerCpu<SchedCell> {
         &self.sched
+    }
+
+    /// What each CPU's scheduler programs remember.
+    #[must_use]
+    pub fn cpus(&self) -> &Cells<CpuCell> {
+        &self.cpus
+    }
+
+    /// What the programs on interrupts count, by CPU.
+    #[must_use]
+    pub fn irqs(&self) -> &Cells<IrqCell> {
+        &self.irqs
     }
 
     /// What the block program counts, by device row.

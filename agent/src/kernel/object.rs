@@ -203,6 +203,7 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .override_global(globals::OFFSETS, layout.offsets.as_slice(), true)
         .override_global(globals::SETTINGS, layout.settings.words().as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
+        .map_max_entries(maps::IRQS, size.cpus)
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
         .map_max_entries(maps::TCP, per_unit)

@@ -46,6 +46,7 @@ pub(super) const EMPTY: Program =
 const CGROUP: &[&str] = &["task_struct.cgroups", "css_set.dfl_cgrp", "cgroup.kn", "kernfs_node.id"];
 const RUN_QUEUE: &[&str] =
     &["task_struct.se.cfs_rq", "cfs_rq.rq", "rq.clock", "task_struct.sched_info.last_queued"];
+const ARRIVAL: &[&str] = &["task_struct.sched_info.last_arrival"];
 const NAME: &[&str] = &["task_struct.tgid", "task_struct.comm"];
 const REQUEST: &[&str] = &[
     "request.cmd_flags",
@@ -87,7 +88,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
             programs: &[on(
                 "sched_switch",
                 "sched_switch",
-                &[&["task_struct.pid"], RUN_QUEUE, CGROUP],
+                &[&["task_struct.pid"], RUN_QUEUE, ARRIVAL, CGROUP],
                 SWITCH_MAPS,
             )],
             drawback: "",
@@ -96,8 +97,8 @@ pub(super) const CHOICES: &[&[Form]] = &[
             variant: "tp_btf task_storage",
             fits: |_| true,
             programs: &[
-                on("sched_wakeup", "sched_wakeup", &[], &[maps::TASKS]),
-                on("sched_wakeup_new", "sched_wakeup_new", &[], &[maps::TASKS]),
+                on("sched_wakeup", "sched_wakeup", &[], &[maps::TASKS, maps::CPUS]),
+                on("sched_wakeup_new", "sched_wakeup_new", &[], &[maps::TASKS, maps::CPUS]),
                 Program {
                     name: "sched_switch",
                     function: "sched_switch_storage",
@@ -106,9 +107,17 @@ pub(super) const CHOICES: &[&[Form]] = &[
                     maps: SWITCH_MAPS,
                 },
             ],
-            drawback: "it keeps its own stamps, which costs several times as much",
+            drawback: "it keeps its own stamps, which costs several times as much, and tells no time off the CPU",
         },
     ],
+    &[Form::plain(&[
+        on("softirq_entry", "softirq_entry", &[], &[maps::IRQS]),
+        on("softirq_exit", "softirq_exit", &[], &[maps::IRQS]),
+    ])],
+    &[Form::plain(&[
+        on("irq_handler_entry", "irq_handler_entry", &[], &[maps::IRQS]),
+        on("irq_handler_exit", "irq_handler_exit", &[], &[maps::IRQS]),
+    ])],
     &[
         Form {
             variant: "tp_btf",

@@ -1,7 +1,9 @@
 //! How large the maps may be: computed before anything is created, from the
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
-use holdfast_agent_ebpf::cells::{BlockCell, CpuCell, Histogram, ProcessCell, SchedCell, TcpCell};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell,
+};
 use holdfast_agent_ebpf::records::RING_BYTES;
 use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
 
@@ -33,7 +35,8 @@ impl Size {
         let fixed = REST
             + of(RING_BYTES)
             + u64::from(UNIT_SETS + DEVICE_SETS) * of(size_of::<Set>())
-            + n * of(size_of::<CpuCell>());
+            + n * of(size_of::<CpuCell>())
+            + n * of(size_of::<IrqCell>());
         let device_row = n * of(size_of::<BlockCell>());
         let unit_row = n * of(size_of::<SchedCell>())
             + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>());

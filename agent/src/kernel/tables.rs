@@ -9,6 +9,9 @@ use holdfast_agent_ebpf::slots::{Entry, Set, WAYS};
 use super::Error;
 use super::cells::Cells;
 
+/// The half of [`Entry::row`] that holds flags.
+const FLAGS: u64 = !0 << 32;
+
 /// A set-associative table; see [`holdfast_agent_ebpf::slots`].
 #[derive(Debug)]
 pub(super) struct Table {
@@ -24,19 +27,30 @@ impl Table {
         Self { name, sets, set_of, writer: Mutex::new(()) }
     }
 
-    /// Gives `key` to `row`.
+    /// Gives `key` to `row`. A key that had one keeps its flags.
     pub(super) fn assign(&self, key: u64, row: usize) -> Result<(), Error> {
         let _writer = self.writer.lock();
         let entries = self.entries(key);
-        let entry = entries
-            .iter()
-            .find(|entry| entry.key.load(Ordering::Relaxed) == key)
-            .or_else(|| entries.iter().find(|entry| entry.key.load(Ordering::Relaxed) == 0))
-            .ok_or(Error::TableFull { table: self.name, ways: WAYS })?;
+        let of_key = |key| entries.iter().find(|e| e.key.load(Ordering::Relaxed) == key);
+        let own = of_key(key);
+        let flags = own.map_or(0, |entry| entry.row.load(Ordering::Relaxed) & FLAGS);
+        let entry =
+            own.or_else(|| of_key(0)).ok_or(Error::TableFull { table: self.name, ways: WAYS })?;
         // The row first: whoever finds the key finds its row.
-        entry.row.store(row as u64, Ordering::Relaxed);
+        entry.row.store(row as u64 | flags, Ordering::Relaxed);
         entry.key.store(key, Ordering::Release);
         Ok(())
+    }
+
+    /// Sets or clears `flag` of `key`. Returns whether `key` has a row.
+    pub(super) fn flag(&self, key: u64, flag: u64, on: bool) -> bool {
+        let _writer = self.writer.lock();
+        let entry = self.entries(key).iter().find(|e| e.key.load(Ordering::Relaxed) == key);
+        if let Some(entry) = entry {
+            let row = entry.row.load(Ordering::Relaxed);
+            entry.row.store(if on { row | flag } else { row & !flag }, Ordering::Relaxed);
+        }
+        entry.is_some()
     }
 
     /// Gives `key` to row 0.

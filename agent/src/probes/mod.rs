@@ -8,6 +8,7 @@ mod block;
 mod cgroup;
 mod counted;
 mod exit;
+mod irq;
 mod memory;
 mod own;
 mod pressure;
@@ -90,6 +91,7 @@ pub const PROBES: &[Spec] = &[
         open: cgroup::open,
     },
     sched::SPEC,
+    irq::SPEC,
     block::SPEC,
     memory::RECLAIM,
     memory::OOM,

@@ -5,8 +5,9 @@
 //! nothing; "all" stands for all others; no name, none at all) and says `ready`.
 //! Then it reads words: `begin` turns the kernel's accounting of programs on, for
 //! everybody on this host; `end` turns it off and prints what the loaded programs
-//! cost; `counts` prints what they have counted so far. All as one line of JSON. It
-//! ends with its standard input.
+//! cost; `counts` prints what they have counted so far, all as one line of JSON;
+//! `depth` and a number sets how much detail the scheduler's program keeps and says
+//! `set`. It ends with its standard input.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +43,13 @@ fn main() -> Result<()> {
                 println!("{}", costs(since, accounting, &kernel));
             }
             "counts" => println!("{}", counts(&kernel)),
-            other => bail!("none of `begin`, `end` and `counts`: {other}"),
+            other => match other.strip_prefix("depth ").and_then(|depth| depth.parse().ok()) {
+                Some(depth) => {
+                    kernel.set_sched_depth(depth);
+                    println!("set");
+                }
+                None => bail!("none of `begin`, `end`, `counts` and `depth N`: {other}"),
+            },
         }
     }
     Ok(())

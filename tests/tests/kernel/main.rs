@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod depth;
+mod irq;
 mod loading;
 mod memory;
 mod process;

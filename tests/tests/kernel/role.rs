@@ -6,10 +6,13 @@ use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_tests::Unit;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 const ROLE: &str = "HOLDFAST_TEST_ROLE";
@@ -30,6 +33,21 @@ pub(crate) fn start(unit: &Unit, beside: Option<&str>, role: &str) -> Result<Chi
         .context("cannot start a role")
 }
 
+/// The same, but the process is in `unit` before it is this program: so are all its threads.
+pub(crate) fn start_within(unit: &Unit, role: &str) -> Result<Child> {
+    Command::new("sh")
+        .args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""])
+        .arg(unit.folder())
+        .arg(env::current_exe()?)
+        .args(["role::play", "--exact", "--nocapture"])
+        .env(ROLE, role)
+        .env(CGROUPS, "")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("cannot start a role")
+}
+
 /// Plays `role` in `unit` to its end, which must be a good one.
 pub(crate) fn run(unit: &Unit, role: &str) -> Result<()> {
     let status = start(unit, None, role)?.wait()?;
@@ -41,13 +59,14 @@ pub(crate) fn run(unit: &Unit, role: &str) -> Result<()> {
 #[test]
 fn play() -> Result<()> {
     let (Ok(role), Ok(folders)) = (env::var(ROLE), env::var(CGROUPS)) else { return Ok(()) };
-    for folder in folders.split(':') {
+    for folder in folders.split(':').filter(|folder| !folder.is_empty()) {
         let procs = format!("{folder}/cgroup.procs");
         fs::write(&procs, "0").with_context(|| format!("cannot join {procs}"))?;
     }
     let words: Vec<&str> = role.split(' ').collect();
     match words.as_slice() {
         ["ping-pong", rounds] => ping_pong(rounds.parse()?),
+        ["nap", rounds, work, rest] => nap(rounds.parse()?, work.parse()?, rest.parse()?),
         ["connect", count, address] => connect(count.parse()?, address.parse()?),
         ["outgrow", bytes] => outgrow(bytes.parse()?),
         _ => bail!("no role {role}"),
@@ -71,6 +90,28 @@ fn ping_pong(rounds: u32) -> Result<()> {
     drop(to);
     echo.wait()?;
     Ok(())
+}
+
+/// Works and sleeps in turns, each for so many milliseconds.
+fn nap(rounds: u32, work: u64, rest: u64) -> Result<()> {
+    for round in 1..=u64::from(rounds) {
+        let until = Duration::from_millis(round * work);
+        while thread_cpu()? < until {
+            black_box(0);
+        }
+        pause(rest);
+    }
+    Ok(())
+}
+
+/// Sleeps.
+#[expect(clippy::disallowed_methods, reason = "that somebody sleeps is what is tested")]
+pub(crate) fn pause(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+fn thread_cpu() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 fn connect(count: u32, address: SocketAddr) -> Result<()> {

@@ -87,6 +87,13 @@ impl Loaded {
         serde_json::from_str(&self.line()?).context("the loader told something else")
     }
 
+    /// Sets how much detail the scheduler's program keeps, by number.
+    pub(crate) fn set_depth(&mut self, depth: usize) -> Result<()> {
+        self.say(&format!("depth {depth}"))?;
+        ensure!(self.line()? == "set", "the depth cannot be set");
+        Ok(())
+    }
+
     /// Does `work` while the kernel accounts all programs on this host.
     fn account(&mut self, work: impl FnOnce() -> Result<()>) -> Result<Vec<Told>> {
         self.say("begin")?;

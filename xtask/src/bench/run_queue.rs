@@ -5,6 +5,7 @@
 //! and the CPU time that the load itself needs, with and without the programs, in
 //! runs next to each other. Other tools for the same purpose go through the same.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use holdfast_core::clock;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::accounting::{self, EMPTY, Loaded};
+use super::accounting::{self, Cost, EMPTY, Loaded};
 use super::peers::Tracer;
 use super::{Options, Row, median};
 use crate::provoke::ping_pong;
@@ -32,6 +33,8 @@ const ADDED_BY_ALL_PERCENT: f64 = 8.0;
 
 /// The program of the object that watches switches, by the name that its loader knows.
 const OURS: &str = "sched_switch";
+/// Depths of detail, in the order of their numbers.
+const DEPTHS: [&str; 5] = ["full", "gated", "host", "sampled", "counters"];
 
 pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
     let loader = accounting::build_loader()?;
@@ -42,6 +45,7 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
     let cost_of = |program| Loaded::start(&loader, &[program])?.cost(|| ping_pong(ROUNDS));
     let empty = cost_of(EMPTY)?;
     let ours = cost_of(OURS)?.net(&empty, SWITCHES);
+    let depths = at_depths(&loader, &empty)?;
     eprintln!("pairs of runs");
     let added_by = |program: &str| {
         added(PAIRS, stop, || Loaded::start(&loader, &[program]))
@@ -58,6 +62,7 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
         added_row("all our programs", added_all).at_most(ADDED_BY_ALL_PERCENT),
         added_row("empty", added_empty),
     ];
+    rows.extend(depths);
     for tool in Tracer::SCHEDULER {
         eprintln!("{}", tool.name);
         if !tool.works(stop) {
@@ -70,6 +75,18 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
         let net = cost.map(|cost| cost.net(&empty, SWITCHES));
         rows.extend(tool.compared(ours, net, "ns/switch"));
         rows.push(added_row(tool.name, added(PEER_PAIRS, stop, || tool.start(stop))?));
+    }
+    Ok(rows)
+}
+
+/// What our program costs at each depth of detail.
+fn at_depths(loader: &Path, empty: &Cost) -> Result<Vec<Row>> {
+    let mut loaded = Loaded::start(loader, &[OURS])?;
+    let mut rows = Vec::new();
+    for (depth, name) in DEPTHS.iter().enumerate() {
+        loaded.set_depth(depth)?;
+        let net = loaded.cost(|| ping_pong(ROUNDS))?.net(empty, SWITCHES);
+        rows.push(Row::new(format!("ours at depth {name}, net"), net, "ns/switch"));
     }
     Ok(rows)
 }
