@@ -109,7 +109,7 @@ pub struct ProcessCell {
     pub windows: [Window; crate::records::kind::COUNT],
 }
 
-/// What a CPU remembers between two events. A cache line, so that CPUs do not
+/// What a CPU remembers between two events. Whole cache lines, so that CPUs do not
 /// write to each other's.
 #[repr(C, align(64))]
 pub struct CpuCell {
@@ -119,6 +119,11 @@ pub struct CpuCell {
     pub running: Word,
     /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
     pub depth: Word,
+    /// How many turns there were: the newest is at its remainder by
+    /// [`TURNS`](crate::turns::TURNS).
+    pub turns: Word,
+    /// The last turns, each as [`turns`](crate::turns) says.
+    pub turn: [Word; crate::turns::TURNS],
 }
 
 /// A rate limit: how many events there were since the window began. All CPUs

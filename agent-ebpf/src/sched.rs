@@ -15,6 +15,7 @@ use holdfast_agent_ebpf::cells::SchedCell;
 use holdfast_agent_ebpf::loss::Loss;
 use holdfast_agent_ebpf::settings::state;
 
+use crate::blame;
 use crate::support::count::{CPUS, interval, lost, record};
 use crate::support::kernel::{Pointer, member, offset, setting, task_cgroup_id};
 use crate::support::storage::TaskStorage;
@@ -138,6 +139,7 @@ fn account(switch: &Switch, now: u64, queued: impl FnOnce() -> u64) {
     let first_row = cpu * setting!(unit_rows);
 
     let since = core::mem::replace(&mut here.since, now);
+    blame::had_cpu(here, here.running, now.saturating_sub(since));
     if here.running != 0 {
         // The unit was found when its task came: one walk to a cgroup per switch.
         let Some(cell) = SCHED.get_ptr_mut(first_row + here.running as u32 - 1) else {
@@ -168,6 +170,7 @@ fn account(switch: &Switch, now: u64, queued: impl FnOnce() -> u64) {
             lost(Loss::SwitchUnstamped);
         } else if let Some(waited) = interval(queued, now) {
             record(&raw mut (*cell).wait, waited);
+            blame::kept_waiting(here, slot, waited);
         }
         // Last: a reader that sees it changed finds the rest changed, too.
         (*cell).switches += 1;

@@ -12,6 +12,7 @@ mod events;
 mod fdinfo;
 mod layout;
 mod object;
+mod preempt;
 mod programs;
 mod reason;
 mod size;
@@ -36,6 +37,7 @@ use tables::Table;
 
 pub use cost::{Measurement, ProgramCost};
 pub use events::{Events, KernelEvent};
+pub use preempt::Preempt;
 
 /// What to load, and how large.
 #[derive(Debug, Clone)]
@@ -116,6 +118,7 @@ pub struct Kernel {
     root: Root,
     size: Size,
     sched: PerCpu<SchedCell>,
+    preempt: Preempt,
     block: PerCpu<BlockCell>,
     tcp: Cells<TcpCell>,
     reclaim: Cells<Histogram>,
@@ -145,6 +148,10 @@ impl Kernel {
         let devices = map(&object, maps::DEVICES, DEVICE_SETS as usize, true)?;
         Ok(Self {
             sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
+            preempt: Preempt::new(
+                map(&object, maps::PREEMPT, size.blame_cells() as usize, false)?,
+                size.blame_rows,
+            ),
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
@@ -270,6 +277,12 @@ impl Kernel {
     #[must_use]
     pub fn sched(&self) -> &PerCpu<SchedCell> {
         &self.sched
+    }
+
+    /// Who kept whom from the CPU.
+    #[must_use]
+    pub fn preempt(&self) -> &Preempt {
+        &self.preempt
     }
 
     /// What the block program counts, by device row.
