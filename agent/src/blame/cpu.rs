@@ -40,7 +40,7 @@ struct Gain {
 
 /// What was there at the last tick.
 #[derive(Debug)]
-pub struct Cpu {
+pub(super) struct Cpu {
     units: usize,
     /// Slots that the kernel's matrix tells apart; the others are its row and column 0.
     rows: usize,
@@ -57,7 +57,7 @@ pub struct Cpu {
 impl Cpu {
     /// For counters that begin at zero.
     #[must_use]
-    pub fn new(cpus: usize, units: usize, rows: usize) -> Self {
+    pub(super) fn new(cpus: usize, units: usize, rows: usize) -> Self {
         let units = units.max(1);
         Self {
             units,
@@ -71,7 +71,7 @@ impl Cpu {
     }
 
     /// Divides what was waited since the last tick.
-    pub fn tick(&mut self, source: &impl CpuSource, ledger: &mut Ledger) {
+    pub(super) fn tick(&mut self, source: &impl CpuSource, ledger: &mut Ledger) {
         self.ran.fill(0.0);
         for (cpu, (last, gains)) in
             self.last.chunks_mut(self.units).zip(self.gains.chunks_mut(self.units)).enumerate()

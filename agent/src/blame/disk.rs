@@ -18,14 +18,15 @@ pub struct DiskUse {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
-    last: (u64, u64),
+    /// Wait and bytes; `None` before the first reading, from which nothing follows.
+    last: Option<(u64, u64)>,
     waited: f64,
     bytes: f64,
 }
 
 /// What was there at the last tick.
 #[derive(Debug)]
-pub struct Disk {
+pub(super) struct Disk {
     units: usize,
     /// By device, then by unit.
     rows: Vec<Row>,
@@ -33,30 +34,34 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// For counters that begin at zero.
+    /// For `devices` rows and `units` slots.
     #[must_use]
-    pub fn new(devices: usize, units: usize) -> Self {
+    pub(super) fn new(devices: usize, units: usize) -> Self {
         let units = units.max(1);
-        Self {
-            units,
-            rows: vec![Row::default(); devices * units],
-            by_culprit: vec![0.0; units],
+        Self { units, rows: vec![Row::default(); devices * units], by_culprit: vec![0.0; units] }
+    }
+
+    /// Slot `unit` is another unit's from now on.
+    pub(super) fn forget(&mut self, unit: usize) {
+        for row in self.rows.iter_mut().skip(unit).step_by(self.units) {
+            *row = Row::default();
         }
     }
 
     /// Divides what was waited since the last tick: on each device the wait of a unit
     /// goes to all units by their share of the bytes. A counter that went backwards
     /// gained nothing.
-    pub fn tick(&mut self, uses: impl Iterator<Item = DiskUse>, ledger: &mut Ledger) {
+    pub(super) fn tick(&mut self, uses: impl Iterator<Item = DiskUse>, ledger: &mut Ledger) {
         for row in &mut self.rows {
             (row.waited, row.bytes) = (0.0, 0.0);
         }
         for now in uses.filter(|now| now.unit < self.units) {
             if let Some(row) = self.rows.get_mut(now.device * self.units + now.unit) {
                 let gained = |now: u64, last: u64| now.saturating_sub(last) as f64;
-                row.waited = gained(now.wait_ns, row.last.0);
-                row.bytes = gained(now.byte_ns, row.last.1);
-                row.last = (now.wait_ns, now.byte_ns);
+                let last = row.last.replace((now.wait_ns, now.byte_ns));
+                let (wait_ns, byte_ns) = last.unwrap_or((now.wait_ns, now.byte_ns));
+                row.waited = gained(now.wait_ns, wait_ns);
+                row.bytes = gained(now.byte_ns, byte_ns);
             }
         }
         for victim in 1..self.units {
@@ -99,6 +104,8 @@ mod tests {
         let mut ledger = Ledger::new(4, BootTime::default());
         ledger.advance(BootTime::new(Duration::from_secs(1)));
         let mut disk = Disk::new(2, 4);
+        let begin = [of(0, 1, 0, 0), of(0, 2, 0, 0), of(1, 3, 0, 0)];
+        disk.tick(begin.into_iter(), &mut ledger);
         let first = [of(0, 1, 100, 10), of(0, 2, 900, 90), of(1, 3, 50, 5), of(9, 1, 7, 7)];
         disk.tick(first.into_iter(), &mut ledger);
         let last = Duration::from_secs(60);
@@ -108,5 +115,18 @@ mod tests {
         disk.tick([of(0, 1, 110, 20), of(0, 2, 1, 1)].into_iter(), &mut ledger);
         assert_eq!(ledger.sum(1, last).culprits, [(2, 90.0), (1, 20.0)]);
         assert_eq!(ledger.sum(2, last).culprits, [(2, 810.0), (1, 90.0)]);
+    }
+
+    #[test]
+    fn what_was_before_the_first_reading_is_not_counted() {
+        let mut ledger = Ledger::new(4, BootTime::default());
+        ledger.advance(BootTime::new(Duration::from_secs(1)));
+        let mut disk = Disk::new(1, 4);
+        disk.tick([of(0, 1, 500, 5), of(0, 2, 500, 5)].into_iter(), &mut ledger);
+        assert!(ledger.sum(1, Duration::from_secs(60)).culprits.is_empty());
+        disk.forget(1);
+        disk.tick([of(0, 1, 900, 9), of(0, 2, 501, 6)].into_iter(), &mut ledger);
+        assert!(ledger.sum(1, Duration::from_secs(60)).culprits.is_empty(), "it is another unit");
+        assert_eq!(ledger.sum(2, Duration::from_secs(60)).culprits, [(2, 1.0)]);
     }
 }

@@ -133,7 +133,7 @@ pub struct Sum {
 
 /// The sums of one resource.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Ledger {
     short: Ring,
     long: Ring,
     at: BootTime,
@@ -142,7 +142,7 @@ pub struct Ledger {
 impl Ledger {
     /// For `units` slots.
     #[must_use]
-    pub fn new(units: usize, now: BootTime) -> Self {
+    pub(super) fn new(units: usize, now: BootTime) -> Self {
         Self {
             short: Ring::new(units, SHORT_PAGE, SHORT, now),
             long: Ring::new(units, LONG_PAGE, LONGEST, now),
@@ -151,14 +151,14 @@ impl Ledger {
     }
 
     /// Turns to the pages of `now`. Once a tick, before anything is charged.
-    pub fn advance(&mut self, now: BootTime) {
+    pub(super) fn advance(&mut self, now: BootTime) {
         self.short.advance(self.at, now);
         self.long.advance(self.at, now);
         self.at = now;
     }
 
     /// Adds nanoseconds that the unit in slot `victim` waited, by slot of the culprit.
-    pub fn charge(&mut self, victim: usize, by_culprit: &[f64]) {
+    pub(super) fn charge(&mut self, victim: usize, by_culprit: &[f64]) {
         let (largest, rest) = largest(by_culprit);
         for ring in [&mut self.short, &mut self.long] {
             let Some(account) = ring.account(victim) else { continue };
@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     /// Slot `unit` is another unit's from now on.
-    pub fn forget(&mut self, unit: usize) {
+    pub(super) fn forget(&mut self, unit: usize) {
         for page in self.short.pages.iter_mut().chain(&mut self.long.pages) {
             for (victim, account) in page.accounts.iter_mut().enumerate() {
                 if victim == unit {
@@ -185,7 +185,7 @@ impl Ledger {
     /// What the unit in slot `victim` waited for in the time `last`, which is cut to
     /// [`LONGEST`].
     #[must_use]
-    pub fn sum(&self, victim: usize, last: Duration) -> Sum {
+    pub(super) fn sum(&self, victim: usize, last: Duration) -> Sum {
         let ring = if last <= SHORT { &self.short } else { &self.long };
         let mut covered = Duration::ZERO;
         let mut culprits: Vec<(usize, f64)> = Vec::new();
@@ -255,7 +255,9 @@ mod tests {
         let sum = ledger.sum(3, MINUTE);
         assert_eq!(sum.culprits, [(5, 40.0), (7, 30.0), (3, 1.0)]);
         assert_eq!(sum.covered, Duration::from_secs(1));
-        assert!(ledger.sum(5, MINUTE).culprits.is_empty() && ledger.sum(99, MINUTE).culprits.is_empty());
+        assert!(
+            ledger.sum(5, MINUTE).culprits.is_empty() && ledger.sum(99, MINUTE).culprits.is_empty()
+        );
     }
 
     #[test]

@@ -13,15 +13,17 @@ const NOISE_BYTES: f64 = 1024.0 * 1024.0;
 pub struct MemoryUse {
     /// Slot of the unit.
     pub unit: usize,
-    /// Nanoseconds that its tasks stalled for memory, counted since it began.
-    pub stalled_ns: u64,
+    /// Nanoseconds that its tasks stalled for memory, seen in two ways: in direct
+    /// reclaim, and by its pressure file. The one that gained more in a tick counts.
+    pub stalled_ns: [u64; 2],
     /// Bytes that it has now; `None` when that is not known.
     pub bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
-    stalled: u64,
+    /// `None` before the first reading, from which nothing follows.
+    stalled: Option<[u64; 2]>,
     bytes: Option<u64>,
     /// Growth of late; shrinking is not set off against it.
     grown: f64,
@@ -30,7 +32,7 @@ struct Row {
 
 /// What was there at the last tick.
 #[derive(Debug)]
-pub struct Memory {
+pub(super) struct Memory {
     rows: Vec<Row>,
     by_culprit: Vec<f64>,
 }
@@ -38,29 +40,31 @@ pub struct Memory {
 impl Memory {
     /// For `units` slots.
     #[must_use]
-    pub fn new(units: usize) -> Self {
+    pub(super) fn new(units: usize) -> Self {
         let units = units.max(1);
         Self { rows: vec![Row::default(); units], by_culprit: vec![0.0; units] }
     }
 
-    /// Slot `unit` is another unit's from now on, which had nothing until now.
-    pub fn forget(&mut self, unit: usize) {
+    /// Slot `unit` is another unit's from now on. One that was `born` just now had no
+    /// memory until now.
+    pub(super) fn forget(&mut self, unit: usize, born: bool) {
         if let Some(row) = self.rows.get_mut(unit) {
-            *row = Row { bytes: Some(0), stalled: row.stalled, ..Row::default() };
+            *row = Row { bytes: born.then_some(0), ..Row::default() };
         }
     }
 
     /// Divides what was stalled since the last tick. A counter that went backwards
     /// gained nothing.
-    pub fn tick(&mut self, uses: impl Iterator<Item = MemoryUse>, ledger: &mut Ledger) {
+    pub(super) fn tick(&mut self, uses: impl Iterator<Item = MemoryUse>, ledger: &mut Ledger) {
         for row in &mut self.rows {
             row.grown *= KEPT_PER_TICK;
             row.waited = 0.0;
         }
         for now in uses {
             let Some(row) = self.rows.get_mut(now.unit) else { continue };
-            row.waited = now.stalled_ns.saturating_sub(row.stalled) as f64;
-            row.stalled = now.stalled_ns;
+            let last = row.stalled.replace(now.stalled_ns).unwrap_or(now.stalled_ns);
+            let gains = now.stalled_ns.iter().zip(last).map(|(now, last)| now.saturating_sub(last));
+            row.waited = gains.max().unwrap_or(0) as f64;
             if let Some(bytes) = now.bytes {
                 // What a unit had before it was first seen is nobody's growth.
                 row.grown += bytes.saturating_sub(row.bytes.unwrap_or(bytes)) as f64;
@@ -94,7 +98,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn of(unit: usize, stalled_ns: u64, mib: u64) -> MemoryUse {
-        MemoryUse { unit, stalled_ns, bytes: Some(mib * MIB) }
+        MemoryUse { unit, stalled_ns: [stalled_ns, 0], bytes: Some(mib * MIB) }
     }
 
     fn culprits(ticks: &[&[MemoryUse]], victim: usize) -> Vec<(usize, f64)> {
@@ -128,9 +132,10 @@ mod tests {
     #[test]
     fn a_unit_that_stalls_while_nobody_grows_hurts_itself() {
         let (before, after) = ([of(1, 5, 500), of(2, 0, 100)], [of(1, 105, 500), of(2, 0, 100)]);
-        assert_eq!(culprits(&[&before, &after], 1).last(), Some(&(1, 105.0)));
-        let unknown = MemoryUse { unit: 1, stalled_ns: 7, bytes: None };
-        assert_eq!(culprits(&[&[unknown]], 1), [(1, 7.0)]);
+        assert_eq!(culprits(&[&before, &after], 1), [(1, 100.0)]);
+        let unknown = |stalled_ns| MemoryUse { unit: 1, stalled_ns, bytes: None };
+        // Two views of the same stalls are not added up.
+        assert_eq!(culprits(&[&[unknown([7, 0])], &[unknown([8, 3])]], 1), [(1, 3.0)]);
     }
 
     #[test]
@@ -138,9 +143,11 @@ mod tests {
         let mut ledger = Ledger::new(4, BootTime::default());
         ledger.advance(BootTime::new(Duration::from_secs(1)));
         let mut memory = Memory::new(4);
-        memory.forget(2);
-        memory.tick([of(1, 100, 300), of(2, 0, 99)].into_iter(), &mut ledger);
+        memory.tick([of(1, 0, 300)].into_iter(), &mut ledger);
+        memory.forget(2, true);
+        memory.forget(3, false);
+        memory.tick([of(1, 100, 300), of(2, 0, 99), of(3, 0, 99)].into_iter(), &mut ledger);
         let sum = ledger.sum(1, Duration::from_secs(60));
-        assert_eq!(sum.culprits, [(2, 99.0), (1, 1.0)], "unit 1 was there before");
+        assert_eq!(sum.culprits, [(2, 99.0), (1, 1.0)], "the others were there before");
     }
 }

@@ -59,6 +59,8 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Blame {
     generations: Vec<u32>,
+    /// Units of the first tick were there before.
+    begun: bool,
     cpu: Cpu,
     disk: Disk,
     memory: Memory,
@@ -72,6 +74,7 @@ impl Blame {
         let Bounds { units, cpus, rows, devices } = bounds;
         Self {
             generations: vec![0; units],
+            begun: false,
             cpu: Cpu::new(cpus, units, rows),
             disk: Disk::new(devices, units),
             memory: Memory::new(units),
@@ -86,10 +89,12 @@ impl Blame {
         }
         for (unit, (last, row)) in self.generations.iter_mut().zip(units).enumerate() {
             if std::mem::replace(last, row.generation) != row.generation {
-                self.memory.forget(unit);
+                self.disk.forget(unit);
+                self.memory.forget(unit, self.begun);
                 self.ledgers.iter_mut().for_each(|ledger| ledger.forget(unit));
             }
         }
+        self.begun = true;
     }
 
     /// Divides the waits for CPUs.
@@ -135,11 +140,14 @@ mod tests {
         let mut rows = vec![Row::default(); 4];
         blame.begin(at(1), &rows);
         let disk = |unit, wait_ns, byte_ns| DiskUse { device: 0, unit, wait_ns, byte_ns };
-        blame.disk([disk(1, 50, 0), disk(2, 0, 10)].into_iter());
-        blame.memory([MemoryUse { unit: 1, stalled_ns: 9, bytes: None }].into_iter());
-        let of = |blame: &Blame, resource| {
-            blame.culprits(resource, 1, Duration::from_secs(60)).culprits
-        };
+        for (wait_ns, byte_ns) in [(0, 0), (50, 10)] {
+            blame.disk([disk(1, wait_ns, 0), disk(2, 0, byte_ns)].into_iter());
+        }
+        for stalled_ns in [[0, 0], [9, 0]] {
+            blame.memory([MemoryUse { unit: 1, stalled_ns, bytes: None }].into_iter());
+        }
+        let of =
+            |blame: &Blame, resource| blame.culprits(resource, 1, Duration::from_secs(60)).culprits;
         assert_eq!(of(&blame, Resource::Disk), [(2, 50.0)]);
         assert_eq!(of(&blame, Resource::Memory), [(1, 9.0)]);
         assert!(of(&blame, Resource::Cpu).is_empty());
