@@ -1,9 +1,10 @@
 //! Who kept whom from the CPU, and for how long: a matrix of victims and culprits.
 //!
-//! Each CPU remembers its last turns ([`turns`](holdfast_agent_ebpf::turns)). When a
-//! task gets the CPU after a long wait, the wait is charged, newest turn first, to
-//! the units that had the CPU meanwhile. What reaches back further than the memory,
-//! and all short waits, the agent divides itself.
+//! Each CPU remembers its last turns ([`turns`](holdfast_agent_ebpf::turns)), which
+//! costs something only when it passes from one unit to another. When a task gets the
+//! CPU after a long wait, the wait is charged, newest turn first, to the units that had
+//! the CPU meanwhile. What reaches back further than the memory, and all short waits,
+//! the agent divides itself.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
@@ -22,32 +23,33 @@ use crate::support::units::MAPPED;
 #[btf_map]
 static PREEMPT: Array<u64, 1, MAPPED> = Array::new();
 
-/// Remembers that who `running` stands for ([`CpuCell::running`]) had this CPU for
-/// `ran` nanoseconds until now.
+/// From `now` on this CPU belongs to who `running` stands for ([`CpuCell::running`]).
+/// Nothing to do while it stays with one unit.
 #[inline(always)]
-pub fn had_cpu(here: &mut CpuCell, running: u64, ran: u64) {
-    let mut newest = here.turns as usize & (TURNS - 1);
-    let mut turn = here.turn[newest];
-    if turn & RUNNING != running {
-        here.turns += 1;
-        newest = here.turns as usize & (TURNS - 1);
-        turn = running;
+pub fn hand_over(here: &mut CpuCell, running: u64, now: u64) {
+    if here.running == running {
+        return;
     }
-    here.turn[newest] = turn + (ran << RUNNING_BITS);
+    let ran = now.saturating_sub(here.turn_began);
+    here.turns += 1;
+    here.turn[here.turns as usize & (TURNS - 1)] = ran << RUNNING_BITS | here.running;
+    here.turn_began = now;
+    here.running = running;
 }
 
 /// Charges those who had this CPU of late with the wait of `waited` nanoseconds
-/// that ends now for a task of the unit in `slot`.
+/// that ends `now` for a task of the unit in `slot`, which has been handed the CPU.
 #[inline(always)]
-pub fn kept_waiting(here: &CpuCell, slot: u32, waited: u64) {
+pub fn kept_waiting(here: &CpuCell, slot: u32, waited: u64, now: u64) {
     if waited < LONG_WAIT_NS {
         return;
     }
     let rows = setting!(blame_rows);
+    // Its own turn comes first: another of its tasks may have had the CPU.
     let mut left = waited;
+    let mut turn = now.saturating_sub(here.turn_began) << RUNNING_BITS | here.running;
     let mut newest = here.turns as usize;
-    for _ in 0..TURNS {
-        let turn = here.turn[newest & (TURNS - 1)];
+    for _ in 0..=TURNS {
         let index = match turn & RUNNING {
             0 => idle_index(rows, slot),
             running => charge_index(rows, slot, running as u32 - 1),
@@ -63,6 +65,7 @@ pub fn kept_waiting(here: &CpuCell, slot: u32, waited: u64) {
         if left == 0 {
             return;
         }
+        turn = here.turn[newest & (TURNS - 1)];
         newest = newest.wrapping_sub(1);
     }
 }

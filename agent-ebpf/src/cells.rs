@@ -119,10 +119,12 @@ pub struct CpuCell {
     pub running: Word,
     /// How much detail to keep, one of [`depth`](crate::depth); the agent writes it.
     pub depth: Word,
-    /// How many turns there were: the newest is at its remainder by
+    /// Since when the CPU has been with [`running`](Self::running).
+    pub turn_began: Word,
+    /// How many turns have ended: the newest is at its remainder by
     /// [`TURNS`](crate::turns::TURNS).
     pub turns: Word,
-    /// The last turns, each as [`turns`](crate::turns) says.
+    /// The last turns that ended, each as [`turns`](crate::turns) says.
     pub turn: [Word; crate::turns::TURNS],
 }
 

@@ -139,7 +139,6 @@ fn account(switch: &Switch, now: u64, queued: impl FnOnce() -> u64) {
     let first_row = cpu * setting!(unit_rows);
 
     let since = core::mem::replace(&mut here.since, now);
-    blame::had_cpu(here, here.running, now.saturating_sub(since));
     if here.running != 0 {
         // The unit was found when its task came: one walk to a cgroup per switch.
         let Some(cell) = SCHED.get_ptr_mut(first_row + here.running as u32 - 1) else {
@@ -156,12 +155,12 @@ fn account(switch: &Switch, now: u64, queued: impl FnOnce() -> u64) {
 
     // SAFETY: `next` is a task.
     if unsafe { member::<u32>(switch.next, offset!(task_pid)) } == 0 {
-        here.running = 0;
+        blame::hand_over(here, 0, now);
         return;
     }
     // SAFETY: `next` is a task.
     let slot = units::slot(unsafe { task_cgroup_id(switch.next) });
-    here.running = u64::from(slot) + 1;
+    blame::hand_over(here, u64::from(slot) + 1, now);
     let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
     // SAFETY: the look-up gave a cell that only this CPU's switches write.
     unsafe {
@@ -170,7 +169,7 @@ fn account(switch: &Switch, now: u64, queued: impl FnOnce() -> u64) {
             lost(Loss::SwitchUnstamped);
         } else if let Some(waited) = interval(queued, now) {
             record(&raw mut (*cell).wait, waited);
-            blame::kept_waiting(here, slot, waited);
+            blame::kept_waiting(here, slot, waited, now);
         }
         // Last: a reader that sees it changed finds the rest changed, too.
         (*cell).switches += 1;
