@@ -6,8 +6,10 @@ use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_core::clock::BootTime;
 use holdfast_tests::Unit;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -49,6 +51,8 @@ fn play() -> Result<()> {
     match words.as_slice() {
         ["ping-pong", rounds] => ping_pong(rounds.parse()?),
         ["connect", count, address] => connect(count.parse()?, address.parse()?),
+        ["spin", cpu, seconds] => spin(cpu.parse()?, seconds.parse()?),
+        ["doze", cpu, seconds] => doze(cpu.parse()?, seconds.parse()?),
         ["outgrow", bytes] => outgrow(bytes.parse()?),
         _ => bail!("no role {role}"),
     }
@@ -56,9 +60,7 @@ fn play() -> Result<()> {
 
 /// Two processes on one CPU hand a byte back and forth: two switches a round.
 fn ping_pong(rounds: u32) -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    stay_on(0)?;
     let mut echo =
         Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cat")?;
     let mut to = echo.stdin.take().context("no pipe")?;
@@ -70,6 +72,36 @@ fn ping_pong(rounds: u32) -> Result<()> {
     }
     drop(to);
     echo.wait()?;
+    Ok(())
+}
+
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
+/// Wants all of a CPU.
+fn spin(cpu: usize, seconds: u64) -> Result<()> {
+    stay_on(cpu)?;
+    let begun = BootTime::now();
+    while BootTime::now().since(begun).as_secs() < seconds {
+        black_box(begun);
+    }
+    Ok(())
+}
+
+/// Wants a CPU for a millisecond, again and again.
+fn doze(cpu: usize, seconds: u64) -> Result<()> {
+    stay_on(cpu)?;
+    let begun = BootTime::now();
+    while BootTime::now().since(begun).as_secs() < seconds {
+        let woken = BootTime::now();
+        while BootTime::now().since(woken) < Duration::from_millis(1) {
+            black_box(woken);
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
     Ok(())
 }
 

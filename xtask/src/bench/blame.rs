@@ -53,8 +53,9 @@ impl Scene {
 
 /// What one run has shown.
 enum Verdict {
-    /// The aggressor is first, with this share of the wait.
-    First(f64),
+    /// The aggressor is first, with this share of the wait; and whether something else
+    /// that runs on this host caused even more.
+    First { share: f64, outdone: bool },
     /// Somebody else is, as the answer says.
     Missed(String),
     /// The agent says why it cannot tell.
@@ -74,11 +75,14 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
 
 fn scene_rows(scene: Scene, runs: u64, stack: &Stack, stop: &Stop) -> Result<Vec<Row>> {
     let name = scene.name();
-    let (mut missed, mut shares) = (0, Vec::new());
+    let (mut missed, mut outdone_by_others, mut shares) = (0, 0, Vec::new());
     for number in 0..runs {
         let verdict = play(scene, number, stack, stop);
         match verdict.with_context(|| format!("{name}, run {number}"))? {
-            Verdict::First(share) => shares.push(100.0 * share),
+            Verdict::First { share, outdone } => {
+                shares.push(100.0 * share);
+                outdone_by_others += u32::from(outdone);
+            }
             Verdict::Missed(answer) => {
                 missed += 1;
                 eprintln!("{name}, run {number}: {answer}");
@@ -89,10 +93,12 @@ fn scene_rows(scene: Scene, runs: u64, stack: &Stack, stop: &Stop) -> Result<Vec
             }
         }
     }
-    let missed = 100.0 * f64::from(missed) / runs.max(1) as f64;
+    let percent = |count: u32| 100.0 * f64::from(count) / runs.max(1) as f64;
     Ok(vec![
         Row::new(format!("{name}, runs"), runs as f64, "runs"),
-        Row::new(format!("{name}, aggressor not first"), missed, "%").at_most(MISSED_PERCENT),
+        Row::new(format!("{name}, aggressor not first"), percent(missed), "%")
+            .at_most(MISSED_PERCENT),
+        Row::new(format!("{name}, rest of the host caused more"), percent(outdone_by_others), "%"),
         Row::new(format!("{name}, share of the aggressor"), median(shares), "%"),
     ])
 }
@@ -237,19 +243,23 @@ fn rest(time: Duration, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// Whom `answer` names first, the victim itself and what is in no unit left aside.
+/// Whom of the run's neighbours `answer` names first. The rest of the host may be
+/// busier than any of them, which is no fault of the answer.
 fn judge(answer: &Value, aggressor: &str) -> Result<Verdict> {
     let waits = answer.pointer("/resources/0").context("no resource in the answer")?;
     if let Some(reason) = waits["reason"].as_str() {
         return Ok(Verdict::Unknown(reason.to_owned()));
     }
     let culprits = waits["culprits"].as_array().context("no culprits in the answer")?;
-    let is_neighbour = |culprit: &&Value| culprit["itself"] == false && culprit["unit"] != "other";
-    let first = culprits.iter().find(is_neighbour);
+    let others = || culprits.iter().filter(|culprit| culprit["itself"] == false);
+    let is_ours =
+        |culprit: &&Value| culprit["unit"].as_str().is_some_and(|name| name.starts_with(PREFIX));
+    let first = others().find(is_ours);
     Ok(match first {
-        Some(first) if first["unit"] == aggressor => {
-            Verdict::First(first["share"].as_f64().unwrap_or(f64::NAN))
-        }
+        Some(first) if first["unit"] == aggressor => Verdict::First {
+            share: first["share"].as_f64().unwrap_or(f64::NAN),
+            outdone: others().next() != Some(first),
+        },
         _ => Verdict::Missed(waits.to_string()),
     })
 }
@@ -279,24 +289,27 @@ mod tests {
 
     use super::*;
 
+    const AGGRESSOR: &str = "holdfast-blame-cpu-0-aggressor.service";
+
     fn verdict(culprits: &Value) -> Verdict {
         let answer = json!({ "resources": [{ "reason": null, "culprits": culprits }] });
-        judge(&answer, "bad.service").unwrap()
+        judge(&answer, AGGRESSOR).unwrap()
     }
 
     #[test]
-    fn the_victim_and_what_is_in_no_unit_do_not_count() {
+    fn the_victim_and_the_rest_of_the_host_are_left_aside() {
         let of = |unit: &str, itself| json!({ "unit": unit, "itself": itself, "share": 0.3 });
-        let (own, other) = (of("a.service", true), of("other", false));
-        let (bad, good) = (of("bad.service", false), of("good.service", false));
-        let first = verdict(&json!([own, other, bad, good]));
-        assert!(matches!(first, Verdict::First(share) if share == 0.3));
+        let own = of("holdfast-blame-cpu-0-victim.service", true);
+        let (bad, good) = (of(AGGRESSOR, false), of("holdfast-blame-cpu-0-b.service", false));
+        let first = verdict(&json!([own, bad, good, of("other", false)]));
+        assert!(matches!(first, Verdict::First { share: 0.3, outdone: false }));
+        let first = verdict(&json!([of("-.slice", false), bad, good]));
+        assert!(matches!(first, Verdict::First { outdone: true, .. }));
         assert!(matches!(verdict(&json!([own, good, bad])), Verdict::Missed(_)));
         assert!(matches!(verdict(&json!([])), Verdict::Missed(_)));
         let unknown = json!({ "resources": [{ "reason": "why", "culprits": [] }] });
-        assert!(
-            matches!(judge(&unknown, "b").unwrap(), Verdict::Unknown(reason) if reason == "why")
-        );
+        let unknown = judge(&unknown, AGGRESSOR).unwrap();
+        assert!(matches!(unknown, Verdict::Unknown(reason) if reason == "why"));
     }
 
     #[test]
