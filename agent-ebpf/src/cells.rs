@@ -115,7 +115,7 @@ pub struct ProcessCell {
     pub windows: [Window; crate::records::kind::COUNT],
 }
 
-/// What a CPU remembers between two events. A cache line, so that CPUs do not
+/// What a CPU remembers between two events. Whole cache lines, so that CPUs do not
 /// write to each other's.
 #[repr(C, align(64))]
 pub struct CpuCell {
@@ -135,6 +135,13 @@ pub struct CpuCell {
     pub skip: Half,
     /// For how many switches that look counts; 0 before the first.
     pub weight: Half,
+    /// Since when the CPU has been with [`running`](Self::running).
+    pub turn_began: Word,
+    /// How many turns have ended: the newest is at its remainder by
+    /// [`TURNS`](crate::turns::TURNS).
+    pub turns: Word,
+    /// The last turns that ended, each as [`turns`](crate::turns) says.
+    pub turn: [Word; crate::turns::TURNS],
 }
 
 /// Kinds of deferred interrupts; positions in [`IrqCell::soft`], which are the

@@ -14,6 +14,7 @@ pub mod offsets;
 pub mod records;
 pub mod settings;
 pub mod slots;
+pub mod turns;
 
 /// Names of the maps.
 pub mod maps {
@@ -27,6 +28,9 @@ pub mod maps {
     pub const RECLAIM: &str = "RECLAIM";
     /// `unit_rows` [`ProcessCell`](crate::cells::ProcessCell).
     pub const PROCESS: &str = "PROCESS";
+    /// `blame_rows` × (`blame_rows` + 1) counters of nanoseconds; see
+    /// [`turns::charge_index`](crate::turns::charge_index).
+    pub const PREEMPT: &str = "PREEMPT";
     /// One [`CpuCell`](crate::cells::CpuCell) per possible CPU.
     pub const CPUS: &str = "CPUS";
     /// One [`IrqCell`](crate::cells::IrqCell) per possible CPU.

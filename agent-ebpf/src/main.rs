@@ -12,6 +12,7 @@
 #![feature(asm_experimental_arch)]
 
 mod baseline;
+mod blame;
 mod block;
 mod exit;
 mod irq;

@@ -22,6 +22,7 @@ use holdfast_agent_ebpf::loss::Loss;
 use holdfast_agent_ebpf::settings::state;
 use holdfast_agent_ebpf::slots::{DETAIL, undetailed_row};
 
+use crate::blame;
 use crate::support::count::{CPUS, interval, lost, record_many};
 use crate::support::kernel::{Pointer, member, offset, setting, task_cgroup_id};
 use crate::support::sample::stride;
@@ -231,14 +232,19 @@ fn account(
 
     // SAFETY: `next` is a task.
     if unsafe { member::<u32>(switch.next, offset!(task_pid)) } == 0 {
-        here.running = 0;
+        blame::hand_over(here, 0, now);
         here.idle += 1;
         return;
     }
     // SAFETY: `next` is a task.
     let unit = units::flagged_slot(unsafe { task_cgroup_id(switch.next) });
-    here.running = u64::from(unit as u32) + 1;
+    blame::hand_over(here, u64::from(unit as u32) + 1, now);
     let arrival = arrival(here);
+    if let Some(Arrival { queued, .. }) = &arrival
+        && *queued != 0
+    {
+        blame::kept_waiting(here, unit as u32, now.saturating_sub(*queued), now);
+    }
     arrive(first_row, here.depth, unit, arrival, now, 1);
 }
 

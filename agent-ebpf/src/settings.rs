@@ -29,6 +29,8 @@ settings! {
     unit_rows;
     /// Device rows, row 0 included.
     device_rows;
+    /// Units that the matrix of victims and culprits tells apart, slot 0 included.
+    blame_rows;
     /// 1: `sched_switch` has the previous state before both tasks (5.18 only).
     state_before_tasks;
     /// Where the previous task's state is: one of [`state`].

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod backoff;
+pub mod blame;
 pub mod catalogue;
 pub mod cli;
 pub mod config;

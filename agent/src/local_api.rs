@@ -19,6 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use crate::blame;
 use crate::report::{self, LinkState};
 use crate::uplink::wire;
 
@@ -175,6 +176,25 @@ impl Local for Api {
             slots: report.slots,
             measure_error: wire::text(&report.measure_error),
         }))
+    }
+
+    async fn get_blame(
+        &self,
+        request: Request<v1::GetBlameRequest>,
+    ) -> Result<Response<v1::GetBlameResponse>, Status> {
+        check_peer(&request)?;
+        let v1::GetBlameRequest { unit, last_ms } = request.into_inner();
+        if !limits::is_instance(&unit) {
+            return Err(Status::invalid_argument("name a unit, such as nginx.service"));
+        }
+        let last = Duration::from_millis(last_ms.into());
+        if last > blame::LONGEST {
+            return Err(Status::invalid_argument("blame is kept for five minutes"));
+        }
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Blame { unit, last, answer: sender };
+        let report = self.ask(request, answer, ANSWER_TIMEOUT).await?;
+        Ok(Response::new(wire::blame(&report.map_err(Status::not_found)?)))
     }
 
     async fn get_status(

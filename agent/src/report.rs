@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_proto::v1;
 use tokio::sync::oneshot;
 
+use crate::blame::Resource;
 use crate::catalogue::SignalId;
 
 /// Statistics of one series over a window.
@@ -245,6 +246,39 @@ pub struct ProbesReport {
     pub measure_error: String,
 }
 
+/// A unit that kept another one waiting, or itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Culprit {
+    /// Its name; "other" is everything that is told apart no further.
+    pub unit: Arc<str>,
+    /// Whether it is the victim.
+    pub itself: bool,
+    /// Nanoseconds that the victim waited because of it.
+    pub ns: f64,
+}
+
+/// Who kept a unit waiting for one resource.
+#[derive(Debug, Clone)]
+pub struct ResourceBlame {
+    /// The resource.
+    pub resource: Resource,
+    /// The time it is about.
+    pub covered: Duration,
+    /// Why this cannot be told here; empty when it can.
+    pub reason: String,
+    /// The largest first.
+    pub culprits: Vec<Culprit>,
+}
+
+/// Who kept a unit waiting.
+#[derive(Debug, Clone)]
+pub struct BlameReport {
+    /// Its full name.
+    pub unit: Arc<str>,
+    /// One entry for each resource.
+    pub resources: Vec<ResourceBlame>,
+}
+
 /// What the rims ask of the sampler. It answers at its next convenience; an asker
 /// that went away is ignored.
 #[derive(Debug)]
@@ -255,6 +289,15 @@ pub enum Request {
         measure: Duration,
         /// Where the answer goes.
         answer: oneshot::Sender<ProbesReport>,
+    },
+    /// Who keeps a unit waiting.
+    Blame {
+        /// Its name, perhaps without `.service`.
+        unit: String,
+        /// How far back.
+        last: Duration,
+        /// Where the answer goes; the error says that there is no such unit.
+        answer: oneshot::Sender<Result<BlameReport, String>>,
     },
     /// How the sampler is doing.
     Status {

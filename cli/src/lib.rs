@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blame;
 mod catalogue;
 mod cli;
 mod completion;
@@ -83,6 +84,9 @@ async fn run(cli: Cli) -> Result<(), Error> {
             probes::run(&mut agent(&global).await?, &mut output, &options).await
         }
         Command::Local(Local::Status) => status::run(&mut agent(&global).await?, &mut output).await,
+        Command::Blame(options) => {
+            blame::run(&mut agent(&global).await?, &mut output, &options).await
+        }
         Command::Completion(options) => completion::run(&mut output, &options),
         Command::Version => version::run(&mut output),
         Command::ExitCodes => exit_codes::run(&mut output),

@@ -67,6 +67,9 @@ enum Job {
     /// Become the first process of a test host
     #[command(hide = true)]
     HostInit(testhost::init::Args),
+    /// Be one of several units that share this machine, until killed
+    #[command(hide = true)]
+    Neighbour(provoke::neighbour::Args),
     /// Load this machine until killed
     #[command(hide = true)]
     Provoke(provoke::Args),
@@ -96,6 +99,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Package(args) => package::run(&args),
         Job::HostInit(args) => testhost::init::run(&args),
         Job::Leash(args) => leash::run(&args),
+        Job::Neighbour(args) => provoke::neighbour::run(&args),
         Job::Provoke(args) => provoke::run(&args),
     }
 }

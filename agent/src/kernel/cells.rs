@@ -133,6 +133,18 @@ impl<T: Cell> PerCpu<T> {
         self.rows
     }
 
+    /// How many CPUs there are cells for.
+    #[must_use]
+    pub fn cpus(&self) -> usize {
+        self.cells.len() / self.rows.max(1)
+    }
+
+    /// The cell of `row` on one CPU.
+    #[must_use]
+    pub fn get(&self, cpu: usize, row: usize) -> Option<&T> {
+        if row < self.rows { self.cells.get(cpu * self.rows + row) } else { None }
+    }
+
     /// The cells of `row`, CPU by CPU.
     pub fn of_row(&self, row: usize) -> impl Iterator<Item = &T> + Clone {
         let rows = self.rows.max(1);

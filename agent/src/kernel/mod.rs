@@ -12,6 +12,7 @@ mod events;
 mod fdinfo;
 mod layout;
 mod object;
+mod preempt;
 mod programs;
 mod reason;
 mod size;
@@ -40,6 +41,7 @@ use tables::Table;
 
 pub use cost::{Measurement, ProgramCost};
 pub use events::{Events, KernelEvent};
+pub use preempt::Preempt;
 
 /// What to load, and how large.
 #[derive(Debug, Clone)]
@@ -122,6 +124,7 @@ pub struct Kernel {
     sched: PerCpu<SchedCell>,
     cpus: Cells<CpuCell>,
     irqs: Cells<IrqCell>,
+    preempt: Preempt,
     block: PerCpu<BlockCell>,
     tcp: Cells<TcpCell>,
     reclaim: Cells<Histogram>,
@@ -153,6 +156,10 @@ impl Kernel {
             sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
             cpus: map(&object, maps::CPUS, cpus, true)?,
             irqs: map(&object, maps::IRQS, cpus, true)?,
+            preempt: Preempt::new(
+                map(&object, maps::PREEMPT, size.blame_cells() as usize, false)?,
+                size.blame_rows,
+            ),
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
@@ -328,6 +335,12 @@ impl Kernel {
     #[must_use]
     pub fn irqs(&self) -> &Cells<IrqCell> {
         &self.irqs
+    }
+
+    /// Who kept whom from the CPU.
+    #[must_use]
+    pub fn preempt(&self) -> &Preempt {
+        &self.preempt
     }
 
     /// What the block program counts, by device row.

@@ -44,6 +44,7 @@ impl Object {
         let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
+        layout.settings.blame_rows = size.blame_rows;
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
@@ -204,6 +205,7 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .override_global(globals::SETTINGS, layout.settings.words().as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
         .map_max_entries(maps::IRQS, size.cpus)
+        .map_max_entries(maps::PREEMPT, size.blame_cells())
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
         .map_max_entries(maps::TCP, per_unit)

@@ -65,7 +65,7 @@ const STATUS: &[&str] = &[
 ];
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
 
-const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS];
+const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS, maps::PREEMPT];
 const SOCKET_MAPS: &[&str] = &[maps::TCP, maps::UNITS];
 const PROCESS_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS, maps::EVENTS];
 

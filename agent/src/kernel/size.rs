@@ -2,10 +2,11 @@
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, Word,
 };
 use holdfast_agent_ebpf::records::RING_BYTES;
 use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
+use holdfast_agent_ebpf::turns::BLAME_ROWS;
 
 const PAGE: u64 = 4096;
 /// Device rows when memory is no question, row 0 included.
@@ -15,6 +16,9 @@ const DEVICE_ROWS: u64 = 32;
 const FEWEST_ROWS: u64 = 2 + RESERVED_ROWS as u64;
 /// Fewest rows for devices.
 const FEWEST_DEVICES: u64 = 2;
+/// The matrix of victims and culprits gets at most one part in so many of what is
+/// left for rows.
+const BLAME_PART: u64 = 16;
 /// The hash of stalled threads, the two storages' buckets, the globals, the ring
 /// buffer's own pages and each map's bookkeeping; measured, with room to spare.
 const REST: u64 = 256 * 1024;
@@ -25,6 +29,7 @@ pub(super) struct Size {
     pub(super) cpus: u32,
     pub(super) unit_rows: u32,
     pub(super) device_rows: u32,
+    pub(super) blame_rows: u32,
 }
 
 impl Size {
@@ -42,17 +47,41 @@ impl Size {
             + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>());
 
         let left = limit.saturating_sub(fixed);
+        let blame_rows = blame_rows(left / BLAME_PART, unit_slots);
+        let left = left.saturating_sub(blame_bytes(blame_rows));
         let device_rows = (left / 4 / device_row).min(DEVICE_ROWS);
         let left = left.saturating_sub(device_rows * device_row);
         let unit_rows = (left / unit_row).min(unit_slots as u64 + u64::from(RESERVED_ROWS));
         if device_rows < FEWEST_DEVICES || unit_rows < FEWEST_ROWS {
-            let need = fixed + FEWEST_ROWS * unit_row + FEWEST_DEVICES * 4 * device_row + 8 * PAGE;
+            let rows = FEWEST_ROWS * unit_row + FEWEST_DEVICES * 4 * device_row + 8 * PAGE;
+            let need = fixed + rows + rows / (BLAME_PART - 1) + blame_bytes(1);
             return Err(format!(
                 "the map memory limit of {limit} bytes is too small for {n} CPUs: raise it to {need} or more"
             ));
         }
-        Ok(Self { cpus: n as u32, unit_rows: unit_rows as u32, device_rows: device_rows as u32 })
+        Ok(Self {
+            cpus: n as u32,
+            unit_rows: unit_rows as u32,
+            device_rows: device_rows as u32,
+            blame_rows,
+        })
     }
+
+    /// Counters of the matrix of victims and culprits.
+    pub(super) fn blame_cells(self) -> u32 {
+        self.blame_rows * (self.blame_rows + 1)
+    }
+}
+
+/// As many rows as fit into `bytes`, but no more than there are units; at least one,
+/// for all of them together.
+fn blame_rows(bytes: u64, unit_slots: usize) -> u32 {
+    let wanted = u32::try_from(unit_slots).unwrap_or(BLAME_ROWS).min(BLAME_ROWS);
+    (1..=wanted).rev().find(|rows| blame_bytes(*rows) <= bytes).unwrap_or(1)
+}
+
+fn blame_bytes(rows: u32) -> u64 {
+    u64::from(rows) * u64::from(rows + 1) * size_of::<Word>() as u64
 }
 
 #[cfg(test)]
@@ -64,7 +93,7 @@ mod tests {
     #[test]
     fn a_small_host_gets_what_it_asks_for() {
         let size = Size::fit(2, 256, LIMIT).unwrap();
-        assert_eq!((size.unit_rows, size.device_rows), (258, 32));
+        assert_eq!((size.unit_rows, size.device_rows, size.blame_rows), (258, 32, 128));
     }
 
     #[test]
@@ -73,7 +102,7 @@ mod tests {
         assert!(size.unit_rows > 32 && size.unit_rows < 256, "{size:?}");
         let bytes = u64::from(size.unit_rows) * 64 * size_of::<SchedCell>() as u64
             + u64::from(size.device_rows) * 64 * size_of::<BlockCell>() as u64;
-        assert!(bytes < LIMIT);
+        assert!(bytes + blame_bytes(size.blame_rows) < LIMIT);
         assert!(Size::fit(1024, 256, LIMIT).unwrap_err().contains("raise it to"));
         let need: u64 = Size::fit(2, 256, 1)
             .unwrap_err()
@@ -82,5 +111,14 @@ mod tests {
             .next_back()
             .unwrap();
         assert!(Size::fit(2, 256, need).is_ok());
+    }
+
+    #[test]
+    fn the_matrix_takes_a_small_part_and_no_row_that_no_unit_needs() {
+        assert_eq!(Size::fit(2, 8, LIMIT).unwrap().blame_rows, 8);
+        let small = Size::fit(2, 256, 1 << 20).unwrap();
+        assert!((16..128).contains(&small.blame_rows), "{small:?}");
+        assert!(blame_bytes(small.blame_rows) <= (1 << 20) / BLAME_PART);
+        assert_eq!(blame_rows(0, 256), 1);
     }
 }

@@ -30,6 +30,9 @@ impl Sampler {
                 };
                 let _ = answer.send(status);
             }
+            Request::Blame { unit, last, answer } => {
+                let _ = answer.send(self.blame_report(&unit, last));
+            }
             Request::Probes { measure, answer } => self.answer_probes(measure, answer),
         }
     }

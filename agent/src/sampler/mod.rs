@@ -7,6 +7,7 @@
 //! channel costs the report, which is counted.
 
 mod answer;
+mod blame;
 mod events;
 mod panel;
 mod tell;
@@ -22,6 +23,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::blame::{Blame, Bounds};
 use crate::catalogue::{AGENT_CPU, AGENT_MAPS, AGENT_RSS, Owner};
 use crate::frame::{Frame, Shape};
 use crate::host::Root;
@@ -89,6 +91,8 @@ pub struct Sampler {
     current: Frame,
     previous: Frame,
     summarizer: Summarizer,
+    blame: Blame,
+    blamed: blame::Known,
     refused_series: u64,
     journal: Journal,
     moved: Vec<Moved>,
@@ -146,8 +150,16 @@ impl Sampler {
         let now = BootTime::now();
         current.at = now;
         previous.copy_from(&current);
+        let bounds = Bounds {
+            units: shape.units,
+            cpus: kernel.as_ref().map_or(0, |kernel| kernel.sched().cpus()),
+            rows: kernel.as_ref().map_or(0, |kernel| kernel.preempt().rows()),
+            devices: shape.devices,
+        };
         Self {
             summarizer: Summarizer::new(&current),
+            blame: Blame::new(bounds, now),
+            blamed: blame::Known::default(),
             refused_series: 0,
             journal: Journal::new(losses.clone()),
             moved: Vec::new(),
@@ -224,6 +236,7 @@ impl Sampler {
         self.losses.set_in_kernel(loaded.map(Kernel::losses).unwrap_or_default());
         self.current.begin(now);
         self.panel.read(loaded, &mut self.current);
+        self.tick_blame(now);
         self.summarizer.tick(&self.previous, &self.current);
         let refused = self.summarizer.refused();
         self.losses.add(Cause::Series, refused - self.refused_series);

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use holdfast_proto::{limits, v1};
 
+use crate::blame::Resource;
 use crate::catalogue::{self, Kind, Owner, Signal};
 use crate::report::{
-    Event, LinkState, Newest, ProbeStatus, ProgramStatus, Severity, State, Vitals, Window,
+    BlameReport, Event, LinkState, Newest, ProbeStatus, ProgramStatus, Severity, State, Vitals,
+    Window,
 };
 
 /// Cuts `text` to what the wire allows, at a character's edge, without control characters.
@@ -94,6 +96,29 @@ pub(crate) fn event(event: &Event) -> v1::Event {
             .map(|(name, value)| v1::Field { name: (*name).to_owned(), value: text(value) })
             .collect(),
     }
+}
+
+pub(crate) fn blame(report: &BlameReport) -> v1::GetBlameResponse {
+    let resource = |resource| match resource {
+        Resource::Cpu => v1::Resource::Cpu,
+        Resource::Disk => v1::Resource::Disk,
+        Resource::Memory => v1::Resource::Memory,
+    };
+    let resources = report.resources.iter().map(|of| v1::ResourceBlame {
+        resource: resource(of.resource).into(),
+        covered_ms: u32::try_from(of.covered.as_millis()).unwrap_or(u32::MAX),
+        reason: text(&of.reason),
+        culprit: of
+            .culprits
+            .iter()
+            .map(|culprit| v1::Culprit {
+                unit: culprit.unit.to_string(),
+                itself: culprit.itself,
+                ns: culprit.ns,
+            })
+            .collect(),
+    });
+    v1::GetBlameResponse { unit: report.unit.to_string(), resource: resources.collect() }
 }
 
 pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {

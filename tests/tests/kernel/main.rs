@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blame;
 mod block;
 mod depth;
 mod irq;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_core::clock::BootTime;
 use holdfast_tests::Unit;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
@@ -68,6 +69,8 @@ fn play() -> Result<()> {
         ["ping-pong", rounds] => ping_pong(rounds.parse()?),
         ["nap", rounds, work, rest] => nap(rounds.parse()?, work.parse()?, rest.parse()?),
         ["connect", count, address] => connect(count.parse()?, address.parse()?),
+        ["spin", cpu, seconds] => spin(cpu.parse()?, seconds.parse()?),
+        ["doze", cpu, seconds] => doze(cpu.parse()?, seconds.parse()?),
         ["outgrow", bytes] => outgrow(bytes.parse()?),
         _ => bail!("no role {role}"),
     }
@@ -75,9 +78,7 @@ fn play() -> Result<()> {
 
 /// Two processes on one CPU hand a byte back and forth: two switches a round.
 fn ping_pong(rounds: u32) -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    stay_on(0)?;
     let mut echo =
         Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cat")?;
     let mut to = echo.stdin.take().context("no pipe")?;
@@ -104,6 +105,22 @@ fn nap(rounds: u32, work: u64, rest: u64) -> Result<()> {
     Ok(())
 }
 
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
+/// Wants all of a CPU.
+fn spin(cpu: usize, seconds: u64) -> Result<()> {
+    stay_on(cpu)?;
+    let begun = BootTime::now();
+    while BootTime::now().since(begun).as_secs() < seconds {
+        black_box(begun);
+    }
+    Ok(())
+}
+
 /// Sleeps.
 #[expect(clippy::disallowed_methods, reason = "that somebody sleeps is what is tested")]
 pub(crate) fn pause(milliseconds: u64) {
@@ -112,6 +129,20 @@ pub(crate) fn pause(milliseconds: u64) {
 
 fn thread_cpu() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// Wants a CPU for a millisecond, again and again.
+fn doze(cpu: usize, seconds: u64) -> Result<()> {
+    stay_on(cpu)?;
+    let begun = BootTime::now();
+    while BootTime::now().since(begun).as_secs() < seconds {
+        let woken = BootTime::now();
+        while BootTime::now().since(woken) < Duration::from_millis(1) {
+            black_box(woken);
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn connect(count: u32, address: SocketAddr) -> Result<()> {

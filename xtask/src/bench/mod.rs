@@ -5,6 +5,7 @@
 //! does not judge: a missed target is shown, and the exit code stays 0.
 
 mod accounting;
+mod blame;
 mod block_io;
 mod idle;
 mod peers;
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// How long to measure, where the measurement goes by time
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
+    /// How many runs, where the measurement goes by runs
+    #[arg(long, value_name = "N")]
+    runs: Option<u64>,
     /// Install the programs that are measured beside ours, with apt
     #[arg(long)]
     install_peers: bool,
@@ -44,6 +48,11 @@ struct Bench {
 }
 
 const BENCHES: &[Bench] = &[
+    Bench {
+        name: "blame",
+        help: "how often a known aggressor is blamed first, for CPU, disk and memory (root)",
+        run: blame::run,
+    },
     Bench {
         name: "idle",
         help: "what the agent costs an idle host, beside node_exporter and sadc (default 60 s)",
@@ -75,6 +84,8 @@ const BENCHES: &[Bench] = &[
 pub(crate) struct Options {
     /// How long, when the person said so.
     pub(crate) seconds: Option<u64>,
+    /// How many runs, when the person said so.
+    pub(crate) runs: Option<u64>,
 }
 
 /// One number. Each target is an upper limit.
@@ -113,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.install_peers {
         peers::install()?;
     }
-    let rows = (bench.run)(&Options { seconds: args.seconds }, &Stop::listen()?)?;
+    let rows = (bench.run)(&Options { seconds: args.seconds, runs: args.runs }, &Stop::listen()?)?;
     if args.json {
         let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
         println!("[\n{}\n]", lines?.join(",\n"));

@@ -8,6 +8,7 @@ mod cpu;
 mod disk;
 mod exits;
 mod memory;
+pub(crate) mod neighbour;
 mod network;
 
 use std::path::PathBuf;

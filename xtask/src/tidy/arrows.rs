@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Files and folders that decide but never touch the world.
 const PURE: &[&str] = &[
+    "agent/src/blame/",
     "agent/src/catalogue.rs",
     "agent/src/frame.rs",
     "agent-ebpf/src/lib.rs",
