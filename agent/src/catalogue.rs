@@ -32,11 +32,14 @@ pub enum Owner {
     Device,
     /// A network interface.
     Interface,
+    /// A named class that is none of these: the reason of a drop, an error number.
+    Label,
 }
 
 impl Owner {
     /// All owners, in the order of the frame's tables.
-    pub const ALL: [Self; 4] = [Self::Host, Self::Unit, Self::Device, Self::Interface];
+    pub const ALL: [Self; 5] =
+        [Self::Host, Self::Unit, Self::Device, Self::Interface, Self::Label];
 }
 
 /// Unit of measure of a signal's values.
