@@ -13,6 +13,7 @@
 
 mod baseline;
 mod block;
+mod drops;
 mod exit;
 mod memory;
 mod sched;

@@ -38,8 +38,7 @@ pub enum Owner {
 
 impl Owner {
     /// All owners, in the order of the frame's tables.
-    pub const ALL: [Self; 5] =
-        [Self::Host, Self::Unit, Self::Device, Self::Interface, Self::Label];
+    pub const ALL: [Self; 5] = [Self::Host, Self::Unit, Self::Device, Self::Interface, Self::Label];
 }
 
 /// Unit of measure of a signal's values.
@@ -233,6 +232,16 @@ catalogue! {
     UNIT_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Unit, "tcp", "The unit's connects that were refused";
     HOST_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Host, "tcp", "Connects that nobody answered";
     UNIT_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Unit, "tcp", "The unit's connects that nobody answered";
+    LABEL_RESETS_SENT = "tcp.resets.sent", Counter, Count, Label, "tcp", "Resets sent, by the kernel's reason";
+    LABEL_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Label, "tcp", "Connects that failed, by error number";
+    HOST_MEMORY_REFUSED = "socket.memory.refused", Counter, Count, Host, "tcp", "Times a socket of any protocol was refused memory";
+    UNIT_MEMORY_REFUSED = "socket.memory.refused", Counter, Count, Unit, "tcp", "Times one of the unit's sockets was refused memory";
+    HOST_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Host, "tcp", "Packets, TCP excepted, that found a socket's receive queue full";
+    UNIT_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Unit, "tcp", "Packets, TCP excepted, that found the receive queue of one of the unit's sockets full";
+
+    // Packets dropped, from the hook where the kernel frees them.
+    HOST_DROPS = "network.drops", Counter, Count, Host, "drops", "Packets the network stack dropped, of all network namespaces";
+    LABEL_DROPS = "network.drops", Counter, Count, Label, "drops", "Packets the network stack dropped, by the kernel's reason";
 
     // Network, from /proc.
     TCP_SEGMENTS_OUT = "tcp.segments.out", Counter, Count, Host, "procfs", "TCP segments sent, retransmits excluded";

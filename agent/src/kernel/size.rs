@@ -2,6 +2,8 @@
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
 use holdfast_agent_ebpf::cells::{BlockCell, CpuCell, Histogram, ProcessCell, SchedCell, TcpCell};
+use holdfast_agent_ebpf::cells::{TcpReasons, Word};
+use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::records::RING_BYTES;
 use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
 
@@ -33,7 +35,9 @@ impl Size {
         let fixed = REST
             + of(RING_BYTES)
             + u64::from(UNIT_SETS + DEVICE_SETS) * of(size_of::<Set>())
-            + n * of(size_of::<CpuCell>());
+            + n * of(size_of::<CpuCell>())
+            + n * u64::from(DROP_ROWS) * of(size_of::<Word>())
+            + of(size_of::<TcpReasons>());
         let device_row = n * of(size_of::<BlockCell>());
         let unit_row = n * of(size_of::<SchedCell>())
             + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>());

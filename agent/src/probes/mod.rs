@@ -7,7 +7,9 @@
 mod block;
 mod cgroup;
 mod counted;
+mod drops;
 mod exit;
+mod labels;
 mod memory;
 mod own;
 mod pressure;
@@ -94,6 +96,7 @@ pub const PROBES: &[Spec] = &[
     memory::RECLAIM,
     memory::OOM,
     tcp::SPEC,
+    drops::SPEC,
     exit::SPEC,
     Spec {
         name: "self",
