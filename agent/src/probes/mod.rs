@@ -15,6 +15,7 @@ mod own;
 mod pressure;
 mod procfs;
 mod sched;
+mod sockets;
 mod tcp;
 
 use crate::frame::Frame;
@@ -90,6 +91,13 @@ pub const PROBES: &[Spec] = &[
         level: 0,
         programs: &[],
         open: cgroup::open,
+    },
+    Spec {
+        name: "sockets",
+        doc: "Round-trip times and accept queues of each unit's TCP sockets from the kernel's socket diagnostics",
+        level: 0,
+        programs: &[],
+        open: sockets::open,
     },
     sched::SPEC,
     block::SPEC,

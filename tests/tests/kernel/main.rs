@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod drops;
 mod loading;
 mod memory;
 mod process;
 mod rig;
 mod role;
 mod sched;
+mod sockets;
 mod tcp;
