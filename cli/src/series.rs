@@ -322,6 +322,10 @@ vdb       20  4 KiB/s  4 KiB/s  4 KiB/s  4 KiB/s
         assert_eq!(names(select(all(), &vdb)), ["vdb"]);
         let unit = Instance { unit: Some("vdb".into()), ..Instance::default() };
         assert!(select(all(), &unit).is_empty());
+        let drops = latest("network.drops", v1::Owner::Label, "NO_SOCKET", 3.0);
+        let drops = || vec![series(&drops, v1::SignalKind::Counter, "count"), rate("vda")];
+        let label = Instance { label: Some("NO_SOCKET".into()), ..Instance::default() };
+        assert_eq!(names(select(drops(), &label)), ["NO_SOCKET"]);
     }
 
     #[test]
