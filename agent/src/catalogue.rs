@@ -239,9 +239,9 @@ catalogue! {
     HOST_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Host, "tcp", "Packets, TCP excepted, that found a socket's receive queue full";
     UNIT_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Unit, "tcp", "Packets, TCP excepted, that found the receive queue of one of the unit's sockets full";
 
-    // TCP sockets, from the kernel's socket diagnostics, every ten seconds.
-    HOST_RTT = "tcp.rtt", Histogram, Nanoseconds, Host, "sockets", "Smoothed round-trip time of established connections, each once in ten seconds";
-    UNIT_RTT = "tcp.rtt", Histogram, Nanoseconds, Unit, "sockets", "Smoothed round-trip time of the unit's established connections, each once in ten seconds";
+    // TCP sockets, from the kernel's socket diagnostics, every ten seconds or less often.
+    HOST_RTT = "tcp.rtt", Histogram, Nanoseconds, Host, "sockets", "Smoothed round-trip time of established connections, each once a poll (ten seconds; up to sixty where there are very many)";
+    UNIT_RTT = "tcp.rtt", Histogram, Nanoseconds, Unit, "sockets", "Smoothed round-trip time of the unit's established connections, each once a poll";
     UNIT_SOCKETS_ESTABLISHED = "tcp.sockets.established", Gauge, Count, Unit, "sockets", "The unit's established connections";
     HOST_ACCEPT_FILL = "tcp.accept_queue.fill", Gauge, Ratio, Host, "sockets", "How full the fullest accept queue is";
     UNIT_ACCEPT_FILL = "tcp.accept_queue.fill", Gauge, Ratio, Unit, "sockets", "How full the unit's fullest accept queue is";

@@ -105,15 +105,19 @@ impl Line {
         Ok(Self { socket, sequence: 0, piece: vec![0; PIECE_BYTES] })
     }
 
-    /// Asks for all sockets of `family` in `states`. One question at a time: the
-    /// answer to the last one must have been read to its end.
+    /// Asks for all sockets of `family` in `state`, with their round-trip times if they
+    /// are established. One question at a time: the answer to the last one must have
+    /// been read to its end.
+    ///
+    /// The kernel goes through its whole table of connections (3.5 ms for 262,144
+    /// entries, however few are in use), but not for those that listen.
     ///
     /// # Errors
     ///
     /// The kernel does not take the question.
-    pub fn ask(&mut self, family: Family, states: &[u8]) -> io::Result<()> {
+    pub fn ask(&mut self, family: Family, state: u8) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        send(self.socket.as_raw_fd(), &question(self.sequence, family, states), MsgFlags::empty())?;
+        send(self.socket.as_raw_fd(), &question(self.sequence, family, state), MsgFlags::empty())?;
         Ok(())
     }
 
@@ -135,15 +139,16 @@ impl Line {
     }
 }
 
-fn question(sequence: u32, family: Family, states: &[u8]) -> [u8; HEADER + REQUEST] {
-    let states = states.iter().fold(0u32, |mask, state| mask | 1u32.wrapping_shl((*state).into()));
+fn question(sequence: u32, family: Family, state: u8) -> [u8; HEADER + REQUEST] {
+    let states = 1u32.wrapping_shl(state.into());
+    let extra = if state == ESTABLISHED { WITH_INFO } else { 0 };
     let mut bytes = [0; HEADER + REQUEST];
     let parts: [(usize, &[u8]); 6] = [
         (0, &((HEADER + REQUEST) as u32).to_ne_bytes()),
         (4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes()),
         (6, &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes()),
         (8, &sequence.to_ne_bytes()),
-        (HEADER, &[family as u8, nix::libc::IPPROTO_TCP as u8, WITH_INFO]),
+        (HEADER, &[family as u8, nix::libc::IPPROTO_TCP as u8, extra]),
         (HEADER + 4, &states.to_ne_bytes()),
     ];
     for (at, part) in parts {
@@ -317,17 +322,22 @@ mod tests {
         let _stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut line = Line::open().unwrap();
         let (mut listening, mut established) = (0, 0);
-        for family in [Family::V4, Family::V6] {
-            line.ask(family, &[ESTABLISHED, LISTEN]).unwrap();
+        for (family, state) in [
+            (Family::V4, LISTEN),
+            (Family::V4, ESTABLISHED),
+            (Family::V6, LISTEN),
+            (Family::V6, ESTABLISHED),
+        ] {
+            line.ask(family, state).unwrap();
             let mut done = false;
             while let Some((messages, bytes)) = line.piece().unwrap() {
                 assert!(bytes <= PIECE_BYTES);
                 for message in messages {
                     match message {
-                        Message::Socket(socket) if socket.state == LISTEN => listening += 1,
                         Message::Socket(socket) => {
-                            assert_eq!(socket.state, ESTABLISHED);
-                            established += 1;
+                            assert_eq!(socket.state, state);
+                            listening += usize::from(state == LISTEN);
+                            established += usize::from(state == ESTABLISHED);
                         }
                         Message::Done => done = true,
                         other => panic!("{other:?}"),

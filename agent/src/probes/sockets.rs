@@ -1,13 +1,15 @@
 //! TCP sockets by unit: smoothed round-trip time, how many there are, and how full
 //! the accept queues are, from the kernel's socket diagnostics.
 //!
-//! To list sockets costs the kernel a look at each of them, so they are polled every
-//! [`INTERVAL`]. A poll that takes long goes on at the next tick.
+//! To list sockets costs the kernel 3 us for each and the way through its whole table of
+//! connections, so they are polled every [`INTERVAL`], or less often where that would
+//! cost more than it may. A poll that takes long goes on at the next tick.
 
 use std::io;
 use std::time::Duration;
 
 use holdfast_core::clock::BootTime;
+use holdfast_proto::histogram::bucket_of;
 use nix::errno::Errno;
 
 use super::{Context, Probe};
@@ -16,27 +18,35 @@ use crate::catalogue::{
     UNIT_RTT, UNIT_SOCKETS_ESTABLISHED,
 };
 use crate::frame::Frame;
+use crate::host::file::{Buffer, Source};
 use crate::host::socket_diag::{ESTABLISHED, Family, LISTEN, Line, Message, Socket};
 use crate::kernel::Kernel;
 use crate::losses::{Cause, Losses};
 use crate::units::SharedMembers;
-use holdfast_proto::histogram::bucket_of;
 
-/// Time from one poll to the next. A listing takes about a microsecond a socket and
-/// the look at the kernel's whole table; round-trip times and queues that matter last
-/// longer than this.
+/// Time from one poll to the next: round-trip times and queues that matter last longer.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Pieces taken in one tick, 32 KiB each: about 5,000 sockets.
-const PIECES_PER_TICK: usize = 64;
+/// The same where there are so many sockets that a poll is dear.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+/// A poll may take one part in so many of the time to the next: 0.25 % of a core.
+const SHARE: u32 = 400;
+/// Time spent in one tick, about 1,700 sockets; what is under way is brought to its end.
+const TICK: Duration = Duration::from_millis(5);
 /// Most sockets looked at in one poll; the rest is counted as lost.
 const SOCKETS: u64 = 20_000;
 /// A poll ends here at the latest; what was left of it is one loss.
 const BYTES: usize = 16 << 20;
-
 /// So does one that took this long: the kernel owes the rest and does not give it.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(60);
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+/// What is asked in a poll. Those that listen come first: where there are no others,
+/// the long way through the table is saved.
+const QUESTIONS: [(Family, u8); 4] = [
+    (Family::V4, LISTEN),
+    (Family::V6, LISTEN),
+    (Family::V4, ESTABLISHED),
+    (Family::V6, ESTABLISHED),
+];
 
 /// What a poll found of a unit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,20 +73,27 @@ impl Queue {
 }
 
 /// A poll under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Poll {
     begun: BootTime,
-    /// Position of the family asked for in [`FAMILIES`].
-    family: usize,
+    /// Time spent on it.
+    cost: Duration,
+    /// Position in [`QUESTIONS`].
+    question: usize,
+    /// Sockets of IPv4 and IPv6 that are neither listening nor waiting out their time,
+    /// before those that listen are taken off; `None` where it is not known.
+    others: [Option<u64>; 2],
     sockets: u64,
     bytes: usize,
-    refused: usize,
     untold: u64,
     host: Option<Queue>,
 }
 
 struct Sockets {
     line: Line,
+    buffer: Buffer,
+    /// Numbers of sockets in use, of IPv4 and IPv6.
+    in_use: [Source; 2],
     members: Result<SharedMembers, String>,
     losses: Losses,
     poll: Option<Poll>,
@@ -93,8 +110,11 @@ struct Sockets {
 pub(super) fn open(context: &Context<'_>) -> Result<Box<dyn Probe>, String> {
     let line = Line::open().map_err(|error| reason(&error))?;
     let members = context.members.cloned().map_err(str::to_owned);
+    let file = |name| Source::new(context.root.path("proc/net").join(name));
     Ok(Box::new(Sockets {
         line,
+        buffer: Buffer::default(),
+        in_use: [file("sockstat"), file("sockstat6")],
         degraded: members.as_ref().err().cloned(),
         members,
         losses: context.losses.clone(),
@@ -139,82 +159,113 @@ impl Probe for Sockets {
 
 impl Sockets {
     fn advance(&mut self, frame: &mut Frame) -> io::Result<()> {
-        if self.poll.is_none() {
-            if frame.at < self.due {
+        match &self.poll {
+            None if frame.at < self.due => return Ok(()),
+            None => self.begin(frame)?,
+            Some(poll) if frame.at.since(poll.begun) > LONGEST => return self.cut(frame.at),
+            Some(_) => {}
+        }
+        let began = BootTime::now();
+        loop {
+            let goes_on = self.piece(frame)?;
+            let spent = BootTime::now().since(began);
+            let Some(poll) = &mut self.poll else { return Ok(()) };
+            let ended = poll.question >= QUESTIONS.len();
+            if ended || !goes_on || spent >= TICK {
+                poll.cost += spent;
+                if ended {
+                    self.finish(frame.at);
+                }
                 return Ok(());
             }
-            self.due = BootTime::new(frame.at.since_boot() + INTERVAL);
-            let rows = frame.rows(Owner::Unit).iter();
-            self.pending.clear();
-            self.pending
-                .extend(rows.map(|row| Found { generation: row.generation, ..Found::default() }));
-            self.ask(0)?;
-            self.poll = Some(Poll { begun: frame.at, ..Poll::default() });
         }
-        if self.poll.as_ref().is_some_and(|poll| frame.at.since(poll.begun) > LONGEST) {
-            return self.cut();
-        }
-        for _ in 0..PIECES_PER_TICK {
-            let Some(poll) = &mut self.poll else { break };
-            let Some((messages, bytes)) = self.line.piece()? else { break };
-            poll.bytes += bytes;
-            let mut done = false;
-            for message in messages {
-                match message {
-                    Message::Socket(_) if poll.sockets >= SOCKETS => {
-                        self.losses.add(Cause::Sockets, 1);
-                    }
-                    Message::Socket(socket) => {
-                        poll.sockets += 1;
-                        let slot = slot_of(&socket, self.members.as_ref().ok());
-                        poll.untold += u64::from(socket.cgroup_id.is_none());
-                        count(&socket, slot, &mut self.pending, &mut poll.host, frame);
-                    }
-                    Message::Done => done = true,
-                    Message::Refused(error) => {
-                        poll.refused += 1;
-                        if poll.refused == FAMILIES.len() {
-                            return Err(io::Error::from_raw_os_error(error));
-                        }
-                        done = true;
-                    }
-                    Message::Malformed => self.losses.add(Cause::SocketMessages, 1),
-                }
+    }
+
+    fn begin(&mut self, frame: &Frame) -> io::Result<()> {
+        let rows = frame.rows(Owner::Unit).iter();
+        self.pending.clear();
+        self.pending
+            .extend(rows.map(|row| Found { generation: row.generation, ..Found::default() }));
+        // Sooner than a poll that fails would be tried again.
+        self.due = BootTime::new(frame.at.since_boot() + INTERVAL);
+        let Self { in_use: [v4, v6], buffer, .. } = self;
+        let others = [in_use(v4, buffer), in_use(v6, buffer)];
+        self.poll = Some(Poll {
+            begun: frame.at,
+            cost: Duration::ZERO,
+            question: 0,
+            others,
+            sockets: 0,
+            bytes: 0,
+            untold: 0,
+            host: None,
+        });
+        self.ask()
+    }
+
+    /// Asks the next question that is worth it.
+    fn ask(&mut self) -> io::Result<()> {
+        let Some(poll) = &mut self.poll else { return Ok(()) };
+        while let Some((family, state)) = QUESTIONS.get(poll.question) {
+            let none = poll.others[usize::from(*family == Family::V6)] == Some(0);
+            if *state == LISTEN || !none {
+                return self.line.ask(*family, *state);
             }
-            if poll.bytes >= BYTES {
-                self.cut()?;
-            } else if done {
-                let next = poll.family + 1;
-                poll.family = next;
-                if next < FAMILIES.len() {
-                    self.ask(next)?;
-                } else {
-                    self.finish();
-                }
-            }
+            poll.question += 1;
         }
         Ok(())
     }
 
-    fn ask(&mut self, family: usize) -> io::Result<()> {
-        match FAMILIES.get(family) {
-            Some(family) => self.line.ask(*family, &[ESTABLISHED, LISTEN]),
-            None => Ok(()),
+    /// Takes a piece of the answer; false when there is none just now.
+    fn piece(&mut self, frame: &mut Frame) -> io::Result<bool> {
+        let Some(poll) = &mut self.poll else { return Ok(false) };
+        let Some((family, _)) = QUESTIONS.get(poll.question) else { return Ok(false) };
+        let Some((messages, bytes)) = self.line.piece()? else { return Ok(false) };
+        poll.bytes += bytes;
+        let mut done = false;
+        for message in messages {
+            match message {
+                Message::Socket(_) if poll.sockets >= SOCKETS => self.losses.add(Cause::Sockets, 1),
+                Message::Socket(socket) => {
+                    poll.sockets += 1;
+                    poll.untold += u64::from(socket.cgroup_id.is_none());
+                    let others = &mut poll.others[usize::from(*family == Family::V6)];
+                    if socket.state == LISTEN {
+                        *others = others.map(|n| n.saturating_sub(1));
+                    }
+                    let slot = slot_of(&socket, self.members.as_ref().ok());
+                    count(&socket, slot, &mut self.pending, &mut poll.host, frame);
+                }
+                Message::Done => done = true,
+                // A kernel without IPv6.
+                Message::Refused(_) if *family == Family::V6 => done = true,
+                Message::Refused(error) => return Err(io::Error::from_raw_os_error(error)),
+                Message::Malformed => self.losses.add(Cause::SocketMessages, 1),
+            }
         }
+        if poll.bytes >= BYTES {
+            self.cut(frame.at)?;
+        } else if done {
+            poll.question += 1;
+            self.ask()?;
+        }
+        Ok(true)
     }
 
     /// Ends a poll before its time. What is left of the answer goes with the line it
     /// would have come over.
-    fn cut(&mut self) -> io::Result<()> {
+    fn cut(&mut self, now: BootTime) -> io::Result<()> {
         self.losses.add(Cause::Sockets, 1);
         self.line = Line::open()?;
-        self.finish();
+        self.finish(now);
         Ok(())
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, now: BootTime) {
         let Some(poll) = self.poll.take() else { return };
         self.failure = None;
+        let next = poll.begun.since_boot() + interval(poll.cost);
+        self.due = BootTime::new(next.max(now.since_boot()));
         std::mem::swap(&mut self.told, &mut self.pending);
         self.host = poll.host;
         if self.members.is_ok() {
@@ -241,6 +292,18 @@ impl Sockets {
             frame.set(HOST_ACCEPT_FILL, 0, queue.fill());
         }
     }
+}
+
+/// Time from the begin of a poll that cost so much to that of the next.
+fn interval(cost: Duration) -> Duration {
+    cost.saturating_mul(SHARE).clamp(INTERVAL, LONGEST_INTERVAL)
+}
+
+/// Sockets of TCP in use, listening ones included, those that wait out their time not.
+fn in_use(source: &mut Source, buffer: &mut Buffer) -> Option<u64> {
+    let text = source.read(buffer).ok()?;
+    let line = text.lines().find(|line| line.starts_with("TCP"))?;
+    line.split_once("inuse ")?.1.split(' ').next()?.parse().ok()
 }
 
 fn slot_of(socket: &Socket, members: Option<&SharedMembers>) -> usize {
@@ -293,6 +356,12 @@ mod tests {
     fn socket(state: u8, queues: (u32, u32), rtt_us: Option<u32>) -> Socket {
         let (receive_queue, send_queue) = queues;
         Socket { state, receive_queue, send_queue, rtt_us, cgroup_id: Some(9) }
+    }
+
+    #[test]
+    fn a_dear_poll_is_made_less_often() {
+        let seconds = |ms| interval(Duration::from_millis(ms)).as_secs_f64();
+        assert_eq!([seconds(0), seconds(7), seconds(70), seconds(9000)], [10.0, 10.0, 28.0, 60.0]);
     }
 
     #[test]
