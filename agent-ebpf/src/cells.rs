@@ -93,8 +93,22 @@ pub struct TcpCell {
     pub connects_refused: Word,
     /// Connects that nobody answered.
     pub connects_timed_out: Word,
+    /// Times one of its sockets, of whatever protocol, was refused memory.
+    pub memory_refused: Word,
+    /// Packets that found the receive queue of one of its sockets, of whatever
+    /// protocol, full.
+    pub receive_full: Word,
     /// Nanoseconds from the first SYN to the established connection.
     pub connect: Histogram,
+}
+
+/// TCP, by the kernel's own words. Shared by all CPUs.
+#[repr(C)]
+pub struct TcpReasons {
+    /// Resets sent, by [`reset_row`](crate::reasons::reset_row).
+    pub resets: [Word; crate::reasons::RESET_ROWS as usize],
+    /// Connects that failed, by [`error_row`](crate::reasons::error_row).
+    pub errors: [Word; crate::reasons::ERROR_ROWS as usize],
 }
 
 /// A connect this long lost its first SYN: that is when the kernel sends it again.

@@ -11,6 +11,7 @@ pub mod depth;
 pub mod histogram;
 pub mod loss;
 pub mod offsets;
+pub mod reasons;
 pub mod records;
 pub mod settings;
 pub mod slots;
@@ -24,6 +25,10 @@ pub mod maps {
     pub const BLOCK: &str = "BLOCK";
     /// `unit_rows` [`TcpCell`](crate::cells::TcpCell).
     pub const TCP: &str = "TCP";
+    /// One [`TcpReasons`](crate::cells::TcpReasons).
+    pub const TCP_REASONS: &str = "TCP_REASONS";
+    /// `cpus` × [`DROP_ROWS`](crate::reasons::DROP_ROWS) counters of packets dropped.
+    pub const DROPS: &str = "DROPS";
     /// `unit_rows` [`Histogram`](crate::cells::Histogram) of time in direct reclaim.
     pub const RECLAIM: &str = "RECLAIM";
     /// `unit_rows` [`ProcessCell`](crate::cells::ProcessCell).

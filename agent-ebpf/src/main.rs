@@ -14,6 +14,7 @@
 mod baseline;
 mod blame;
 mod block;
+mod drops;
 mod exit;
 mod irq;
 mod memory;

@@ -43,6 +43,14 @@ settings! {
     exit_says_dead;
     /// 1: `tcp_retransmit_skb` also fires for failures and gives the error.
     retransmit_has_error;
+    /// 1: `kfree_skb` gives the reason of the drop.
+    drop_has_reason;
+    /// One more than the reason of a packet that was used up, not dropped; 0: there is none.
+    drop_consumed;
+    /// One more than the reason of a packet not yet dropped; 0: there is none.
+    drop_not_yet;
+    /// 1: `tcp_send_reset` gives the reason of the reset.
+    reset_has_reason;
 }
 
 /// Values of [`Settings::previous_state`].

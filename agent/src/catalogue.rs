@@ -32,11 +32,13 @@ pub enum Owner {
     Device,
     /// A network interface.
     Interface,
+    /// A named class that is none of these: the reason of a drop, an error number.
+    Label,
 }
 
 impl Owner {
     /// All owners, in the order of the frame's tables.
-    pub const ALL: [Self; 4] = [Self::Host, Self::Unit, Self::Device, Self::Interface];
+    pub const ALL: [Self; 5] = [Self::Host, Self::Unit, Self::Device, Self::Interface, Self::Label];
 }
 
 /// Unit of measure of a signal's values.
@@ -248,12 +250,44 @@ catalogue! {
     UNIT_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Unit, "tcp", "The unit's connects that were refused";
     HOST_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Host, "tcp", "Connects that nobody answered";
     UNIT_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Unit, "tcp", "The unit's connects that nobody answered";
+    LABEL_RESETS_SENT = "tcp.resets.sent", Counter, Count, Label, "tcp", "Resets sent, by the kernel's reason";
+    LABEL_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Label, "tcp", "Connects that failed, by error number";
+    HOST_MEMORY_REFUSED = "socket.memory.refused", Counter, Count, Host, "tcp", "Times a socket of any protocol was refused memory";
+    UNIT_MEMORY_REFUSED = "socket.memory.refused", Counter, Count, Unit, "tcp", "Times one of the unit's sockets was refused memory";
+    HOST_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Host, "tcp", "Packets, TCP excepted, that found a socket's receive queue full";
+    UNIT_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Unit, "tcp", "Packets, TCP excepted, that found the receive queue of one of the unit's sockets full";
+
+    // TCP sockets, from the kernel's socket diagnostics, every ten seconds or less often.
+    HOST_RTT = "tcp.rtt", Histogram, Nanoseconds, Host, "sockets", "Smoothed round-trip time of established connections, each once a poll (ten seconds; up to sixty where there are very many)";
+    UNIT_RTT = "tcp.rtt", Histogram, Nanoseconds, Unit, "sockets", "Smoothed round-trip time of the unit's established connections, each once a poll";
+    UNIT_SOCKETS_ESTABLISHED = "tcp.sockets.established", Gauge, Count, Unit, "sockets", "The unit's established connections";
+    HOST_ACCEPT_FILL = "tcp.accept_queue.fill", Gauge, Ratio, Host, "sockets", "How full the fullest accept queue is";
+    UNIT_ACCEPT_FILL = "tcp.accept_queue.fill", Gauge, Ratio, Unit, "sockets", "How full the unit's fullest accept queue is";
+    UNIT_ACCEPT_USED = "tcp.accept_queue.used", Gauge, Count, Unit, "sockets", "Connections that wait in the unit's fullest accept queue";
+    UNIT_ACCEPT_LIMIT = "tcp.accept_queue.limit", Gauge, Count, Unit, "sockets", "Connections that may wait in the unit's fullest accept queue";
+
+    // Packets dropped, from the hook where the kernel frees them.
+    HOST_DROPS = "network.drops", Counter, Count, Host, "drops", "Packets the network stack dropped, of all network namespaces";
+    LABEL_DROPS = "network.drops", Counter, Count, Label, "drops", "Packets the network stack dropped, by the kernel's reason";
 
     // Network, from /proc.
     TCP_SEGMENTS_OUT = "tcp.segments.out", Counter, Count, Host, "procfs", "TCP segments sent, retransmits excluded";
     TCP_SEGMENTS_IN = "tcp.segments.in", Counter, Count, Host, "procfs", "TCP segments received";
     TCP_SEGMENTS_RETRANSMITTED = "tcp.segments.retransmitted", Counter, Count, Host, "procfs", "TCP segments sent again, as the network stack counts them";
     TCP_ESTABLISHED = "tcp.established", Gauge, Count, Host, "procfs", "TCP connections established";
+    TCP_LISTEN_OVERFLOWS = "tcp.listen.overflows", Counter, Count, Host, "procfs", "Connections that found an accept queue full";
+    TCP_LISTEN_DROPS = "tcp.listen.drops", Counter, Count, Host, "procfs", "Connections that a listening socket dropped, for whatever reason";
+    TCP_MEMORY_PRESSURES = "tcp.memory.pressures", Counter, Count, Host, "procfs", "Times TCP as a whole came under memory pressure";
+    TCP_PRUNES = "tcp.receive.prunes", Counter, Count, Host, "procfs", "Times a receive queue was squeezed because its memory ran out";
+    TCP_PRUNE_DROPS = "tcp.receive.pruned", Counter, Count, Host, "procfs", "Segments thrown away because squeezing the receive queue did not help";
+    TCP_BACKLOG_DROPS = "tcp.backlog.drops", Counter, Count, Host, "procfs", "Segments dropped because the socket was busy and its backlog full";
+    TCP_TIMEOUTS = "tcp.timeouts", Counter, Count, Host, "procfs", "Retransmission timeouts";
+    TCP_MEMORY_ABORTS = "tcp.memory.aborts", Counter, Count, Host, "procfs", "Connections given up for want of memory";
+    TCP_MEMORY = "tcp.memory.bytes", Gauge, Bytes, Host, "procfs", "Memory of all TCP sockets' buffers";
+    TCP_ORPHANS = "tcp.orphans", Gauge, Count, Host, "procfs", "TCP connections that no process holds any more";
+    TCP_TIME_WAIT = "tcp.time_wait", Gauge, Count, Host, "procfs", "TCP connections that wait out their time";
+    NETWORK_CARRIER = "network.carrier", Gauge, Count, Interface, "procfs", "1 while the interface has a link, 0 while it has none";
+    NETWORK_CARRIER_CHANGES = "network.carrier.changes", Counter, Count, Interface, "procfs", "Times the link went down or came up";
     NETWORK_RX_BYTES = "network.receive.bytes", Counter, Bytes, Interface, "procfs", "Received";
     NETWORK_TX_BYTES = "network.transmit.bytes", Counter, Bytes, Interface, "procfs", "Sent";
     NETWORK_RX_PACKETS = "network.receive.packets", Counter, Count, Interface, "procfs", "Packets received";

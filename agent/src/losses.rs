@@ -38,6 +38,10 @@ causes! {
     Devices = "devices.rows";
     /// cgroups whose files are not read because there are too many.
     CgroupFiles = "cgroup.files";
+    /// Sockets beyond those that are looked at in one poll, and polls cut short.
+    Sockets = "sockets.unread";
+    /// Messages about sockets that were not as they should be.
+    SocketMessages = "sockets.malformed";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

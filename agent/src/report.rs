@@ -33,7 +33,7 @@ pub struct Series {
     pub number: u32,
     /// Its signal.
     pub signal: SignalId,
-    /// Unit, device or interface; empty for the host.
+    /// Unit, device, interface or label; empty for the host.
     pub instance: Arc<str>,
 }
 
@@ -208,7 +208,7 @@ pub enum Report {
 pub struct Newest {
     /// Its signal.
     pub signal: SignalId,
-    /// Unit, device or interface; empty for the host.
+    /// Unit, device, interface or label; empty for the host.
     pub instance: Arc<str>,
     /// How many 1 s samples it had since the agent started.
     pub samples: u64,

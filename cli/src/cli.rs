@@ -127,6 +127,9 @@ pub(crate) struct Instance {
     /// The series of this network interface.
     #[arg(long, value_name = "INTERFACE")]
     pub(crate) interface: Option<String>,
+    /// The series of this named class, such as the reason of a drop.
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
 }
 
 #[derive(Debug, Args)]

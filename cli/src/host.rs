@@ -174,7 +174,7 @@ Units are listed by `holdfast units --host web1`.
         assert!(
             names.ends_with(
                 "units uptime_seconds values values.count values.device values.end_unix_ms \
-             values.interface values.kind values.last values.max values.mean values.measure \
+             values.interface values.kind values.label values.last values.max values.mean values.measure \
              values.min values.owner values.p50 values.p90 values.p99 values.samples \
              values.signal values.sum values.unit"
             ),

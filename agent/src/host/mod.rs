@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod facts;
 pub mod file;
+pub mod socket_diag;
 
 use std::path::{Path, PathBuf};
 

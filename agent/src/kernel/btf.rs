@@ -1,5 +1,6 @@
 //! A small reader of BTF, the kernel's own description of its types: where a
-//! member lies in its structure, and what arguments a tracepoint hands over.
+//! member lies in its structure, what arguments a tracepoint hands over, and what
+//! the values of an enumeration are called.
 //!
 //! One pass over the raw data remembers where each type begins and which of the
 //! wanted names it saw; nothing else is kept, and the whole is dropped after
@@ -43,6 +44,8 @@ pub(super) enum Argument {
     Pointer(String),
     /// `bool`.
     Bool,
+    /// A value of the enumeration of this name.
+    Enum(String),
     /// A number, or anything else.
     Other,
 }
@@ -83,7 +86,7 @@ pub(super) struct Btf {
     strings: std::ops::Range<usize>,
     /// Where the record of each type begins; type 0 is `void` and has none.
     records: Vec<u32>,
-    /// Structures and type definitions among the wanted names.
+    /// Structures, enumerations and type definitions among the wanted names.
     named: HashMap<String, u32>,
 }
 
@@ -112,7 +115,8 @@ impl Type {
 }
 
 impl Btf {
-    /// Parses `data`, remembering structures and type definitions named in `wanted`.
+    /// Parses `data`, remembering structures, enumerations and type definitions named
+    /// in `wanted`.
     ///
     /// # Errors
     ///
@@ -144,7 +148,13 @@ impl Btf {
             }
             let id = btf.records.len() as u32;
             btf.records.push(at as u32);
-            if matches!(record.kind(), kind::STRUCT | kind::TYPEDEF) {
+            let is_named = match record.kind() {
+                kind::STRUCT | kind::TYPEDEF => true,
+                // One without values is a mere announcement.
+                kind::ENUM | kind::ENUM64 => record.entries() > 0,
+                _ => false,
+            };
+            if is_named {
                 let name = btf.string(record.name).ok_or(Error::Malformed(at))?;
                 if wanted.remove(name).is_some() {
                     let name = name.to_owned();
@@ -190,6 +200,25 @@ impl Btf {
         Some(Prototype { id, arguments: arguments.collect::<Option<_>>()? })
     }
 
+    /// The enumerators of enumeration `name`, in the order of the kernel's sources;
+    /// none when it is not among the wanted names. Values beyond 32 bits are left out.
+    #[must_use]
+    pub(super) fn enumerators(&self, name: &str) -> Vec<(u32, &str)> {
+        let ty = self.named.get(name).and_then(|id| self.get(*id));
+        let Some(ty) = ty.filter(|ty| matches!(ty.kind(), kind::ENUM | kind::ENUM64)) else {
+            return Vec::new();
+        };
+        let wide = ty.kind() == kind::ENUM64;
+        let each = if wide { 12 } else { 8 };
+        let read = |n: usize| {
+            let at = ty.at + RECORD + n * each;
+            let upper = if wide { u32_at(&self.data, at + 8)? } else { 0 };
+            let value = u32_at(&self.data, at + 4)?;
+            (upper == 0).then_some((value, self.string(u32_at(&self.data, at)?)?))
+        };
+        (0..ty.entries()).filter_map(read).collect()
+    }
+
     fn argument(&self, id: u32) -> Argument {
         let Some(ty) = self.resolve(id) else { return Argument::Other };
         match ty.kind() {
@@ -201,6 +230,9 @@ impl Btf {
                 if u32_at(&self.data, ty.at + RECORD).is_some_and(|e| e >> 24 & BOOL != 0) =>
             {
                 Argument::Bool
+            }
+            kind::ENUM | kind::ENUM64 => {
+                Argument::Enum(self.string(ty.name).unwrap_or_default().to_owned())
             }
             _ => Argument::Other,
         }
@@ -388,10 +420,27 @@ mod tests {
         b.add("", kind::PTR, 0, 9, &[]); // 10
         b.add("btf_trace_hook", kind::TYPEDEF, 0, 10, &[]); // 11
         b.add("bits", kind::STRUCT, 1 | 1 << 31, 4, &[low, 1, 3 << 24 | 5]); // 12
+        let (one, two, far) = (b.name("ONE"), b.name("TWO"), b.name("FAR"));
+        b.add("why", kind::ENUM, 0, 4, &[]); // 13
+        b.add("why", kind::ENUM, 2, 4, &[one, 1, two, 2]); // 14
+        b.add("wide", kind::ENUM64, 2, 8, &[far, 1, 1, two, 2, 0]); // 15
+        b.add("", kind::FUNC_PROTO, 2, 0, &[0, 6, 0, 14]); // 16
+        b.add("", kind::PTR, 0, 16, &[]); // 17
+        b.add("btf_trace_reason", kind::TYPEDEF, 0, 17, &[]); // 18
         b.build()
     }
 
-    const WANTED: [&str; 3] = ["task", "bits", "btf_trace_hook"];
+    const WANTED: [&str; 6] = ["task", "bits", "btf_trace_hook", "why", "wide", "btf_trace_reason"];
+
+    #[test]
+    fn enumerators_by_name() {
+        let btf = Btf::parse(sample(), WANTED).unwrap();
+        assert_eq!(btf.enumerators("why"), [(1, "ONE"), (2, "TWO")]);
+        assert_eq!(btf.enumerators("wide"), [(2, "TWO")], "beyond 32 bits");
+        assert!(btf.enumerators("task").is_empty() && btf.enumerators("none").is_empty());
+        let reason = btf.tracepoint("reason").unwrap();
+        assert_eq!(reason.arguments, [Argument::Enum("why".to_owned())]);
+    }
 
     #[test]
     fn members_nested_and_anonymous() {
@@ -421,6 +470,7 @@ mod tests {
         let use_it = |data: Vec<u8>| {
             if let Ok(btf) = Btf::parse(data, WANTED) {
                 let _ = (btf.member("task.deep"), btf.member("task.flag"), btf.tracepoint("hook"));
+                let _ = (btf.enumerators("why"), btf.enumerators("wide"));
             }
         };
         for end in 0..whole.len() {

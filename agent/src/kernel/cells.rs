@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, Word,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, TcpReasons, Word,
 };
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -28,6 +28,8 @@ unsafe impl Cell for SchedCell {}
 unsafe impl Cell for BlockCell {}
 // SAFETY: as above.
 unsafe impl Cell for TcpCell {}
+// SAFETY: as above.
+unsafe impl Cell for TcpReasons {}
 // SAFETY: as above.
 unsafe impl Cell for ProcessCell {}
 // SAFETY: as above.

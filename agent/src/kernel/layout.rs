@@ -8,12 +8,15 @@ use holdfast_agent_ebpf::offsets::MEMBERS;
 use holdfast_agent_ebpf::settings::{Settings, state};
 
 use super::btf::{self, Argument, Btf, Prototype};
+use super::names::Names;
 
 /// Tracepoints whose arguments are looked at.
 const SWITCH: &str = "sched_switch";
 const EXIT: &str = "sched_process_exit";
 const VICTIM: &str = "mark_victim";
 const RETRANSMIT: &str = "tcp_retransmit_skb";
+const DROP: &str = "kfree_skb";
+const RESET: &str = "tcp_send_reset";
 
 /// Offsets, settings, and what is missing.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Layout {
     pub(super) offsets: [u32; MEMBERS.len()],
     /// Settings that follow from the kernel; sizes are not filled in.
     pub(super) settings: Settings,
+    /// What the kernel calls its reasons.
+    pub(super) names: Names,
     present: [bool; MEMBERS.len()],
     tracepoints: Vec<(&'static str, Prototype)>,
 }
@@ -48,11 +53,15 @@ impl Layout {
     fn parse(data: Vec<u8>, hooks: &BTreeSet<&'static str>) -> Result<Self, btf::Error> {
         let definitions: Vec<String> = hooks.iter().map(|hook| type_of(hook)).collect();
         let structures = MEMBERS.iter().filter_map(|m| m.path.split('.').next());
-        let btf = Btf::parse(data, definitions.iter().map(String::as_str).chain(structures))?;
+        let btf = Btf::parse(
+            data,
+            definitions.iter().map(String::as_str).chain(structures).chain(Names::TYPES),
+        )?;
 
         let mut layout = Self {
             offsets: [0; MEMBERS.len()],
             settings: Settings::default(),
+            names: Names::read(&btf),
             present: [false; MEMBERS.len()],
             tracepoints: hooks
                 .iter()
@@ -66,6 +75,9 @@ impl Layout {
             }
         }
         layout.settings = layout.choose();
+        layout
+            .names
+            .keep(layout.settings.drop_has_reason == 1, layout.settings.reset_has_reason == 1);
         Ok(layout)
     }
 
@@ -116,6 +128,11 @@ impl Layout {
         self.prototype(hook).map_or(&[], |p| &p.arguments)
     }
 
+    /// Whether the third argument of `hook` is a value of the enumeration `reason`.
+    fn gives(&self, hook: &str, reason: &str) -> bool {
+        matches!(self.arguments(hook).get(2), Some(Argument::Enum(name)) if name == reason)
+    }
+
     fn previous_state(&self) -> Option<u32> {
         if self.arguments(SWITCH).len() >= 4 {
             Some(state::ARGUMENT)
@@ -137,6 +154,10 @@ impl Layout {
             victim_is_task: u32::from(self.arguments(VICTIM).first() == Some(&task)),
             exit_says_dead: u32::from(self.arguments(EXIT).get(1) == Some(&Argument::Bool)),
             retransmit_has_error: u32::from(self.arguments(RETRANSMIT).len() >= 3),
+            drop_has_reason: u32::from(self.gives(DROP, Names::DROP)),
+            drop_consumed: self.names.after("SKB_CONSUMED"),
+            drop_not_yet: self.names.after("SKB_NOT_DROPPED_YET"),
+            reset_has_reason: u32::from(self.gives(RESET, Names::RESET)),
             ..Settings::default()
         }
     }
@@ -158,6 +179,7 @@ mod tests {
         let mut layout = Layout {
             offsets: [0; MEMBERS.len()],
             settings: Settings::default(),
+            names: Names::default(),
             present: [false; MEMBERS.len()],
             tracepoints,
         };
@@ -194,6 +216,22 @@ mod tests {
         let new = vec![(VICTIM, vec![task()]), (EXIT, vec![task(), Argument::Bool])];
         let new = layout(new, &["request_queue.disk"]).settings;
         assert_eq!((new.victim_is_task, new.exit_says_dead, new.disk_in_request), (1, 1, 0));
+    }
+
+    #[test]
+    fn reasons_by_type() {
+        let reason = |name: &str| Argument::Enum(name.to_owned());
+        let (o, sock) = (Argument::Other, Argument::Pointer("sock".to_owned()));
+        let before_5_17 = layout(vec![(DROP, vec![o.clone(), o.clone()])], &[]).settings;
+        assert_eq!((before_5_17.drop_has_reason, before_5_17.drop_consumed), (0, 0));
+        let now = vec![
+            (DROP, vec![o.clone(), o.clone(), reason(Names::DROP), sock.clone()]),
+            (RESET, vec![sock.clone(), o.clone(), reason(Names::RESET)]),
+        ];
+        let now = layout(now, &[]).settings;
+        assert_eq!((now.drop_has_reason, now.reset_has_reason), (1, 1));
+        let swapped = vec![(DROP, vec![o.clone(), o, sock, reason(Names::DROP)])];
+        assert_eq!(layout(swapped, &[]).settings.drop_has_reason, 0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod cost;
 mod events;
 mod fdinfo;
 mod layout;
+mod names;
 mod object;
 mod preempt;
 mod programs;
@@ -24,8 +25,9 @@ use std::sync::atomic::Ordering;
 
 use aya::maps::RingBuf;
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, Word,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, TcpReasons, Word,
 };
+use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::slots::{
     DETAIL, DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
 };
@@ -41,6 +43,7 @@ use tables::Table;
 
 pub use cost::{Measurement, ProgramCost};
 pub use events::{Events, KernelEvent};
+pub use names::Names;
 pub use preempt::Preempt;
 
 /// What to load, and how large.
@@ -127,6 +130,8 @@ pub struct Kernel {
     preempt: Preempt,
     block: PerCpu<BlockCell>,
     tcp: Cells<TcpCell>,
+    tcp_reasons: Cells<TcpReasons>,
+    drops: PerCpu<Word>,
     reclaim: Cells<Histogram>,
     process: Cells<ProcessCell>,
     losses: Cells<Word>,
@@ -162,6 +167,11 @@ impl Kernel {
             ),
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
             tcp: map(&object, maps::TCP, unit_rows, false)?,
+            tcp_reasons: map(&object, maps::TCP_REASONS, 1, false)?,
+            drops: PerCpu::new(
+                map(&object, maps::DROPS, cpus * DROP_ROWS as usize, false)?,
+                DROP_ROWS as usize,
+            ),
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
             process: map(&object, maps::PROCESS, unit_rows, false)?,
             losses: map(&object, maps::LOSSES, loss::NAMES.len(), false)?,
@@ -353,6 +363,24 @@ impl Kernel {
     #[must_use]
     pub fn tcp(&self) -> &Cells<TcpCell> {
         &self.tcp
+    }
+
+    /// What the TCP programs count by the kernel's own words.
+    #[must_use]
+    pub fn tcp_reasons(&self) -> Option<&TcpReasons> {
+        self.tcp_reasons.get(0)
+    }
+
+    /// Packets dropped, by reason.
+    #[must_use]
+    pub fn drops(&self) -> &PerCpu<Word> {
+        &self.drops
+    }
+
+    /// What the kernel calls its reasons.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.object.names
     }
 
     /// Time in direct reclaim, by unit slot.

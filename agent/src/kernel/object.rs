@@ -8,9 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{Map, MapData};
 use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
+use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
+use super::names::Names;
 use super::programs::{CHOICES, EMPTY, Form, Program};
 use super::size::Size;
 use super::{Options, ProgramStatus, State, fdinfo, reason};
@@ -31,6 +33,8 @@ pub(super) struct Object {
     /// Function of each program that runs, by the name it is reported as.
     pub(super) running: Vec<(&'static str, &'static str)>,
     pub(super) map_bytes: u64,
+    /// What the kernel calls its reasons.
+    pub(super) names: Names,
 }
 
 impl Object {
@@ -54,6 +58,7 @@ impl Object {
             statuses: Vec::new(),
             running: Vec::new(),
             map_bytes: 0,
+            names: std::mem::take(&mut layout.names),
         };
         for forms in CHOICES {
             object.choose(forms, &layout, options, root);
@@ -209,6 +214,7 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
         .map_max_entries(maps::TCP, per_unit)
+        .map_max_entries(maps::DROPS, size.cpus * DROP_ROWS)
         .map_max_entries(maps::RECLAIM, per_unit)
         .map_max_entries(maps::PROCESS, per_unit)
         .load(&object)

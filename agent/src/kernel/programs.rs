@@ -170,19 +170,59 @@ pub(super) const CHOICES: &[&[Form]] = &[
         &[SOCKET, &["sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"]],
         SOCKET_MAPS,
     )])],
-    &[Form::plain(&[on(
-        "tcp_send_reset",
-        "tcp_send_reset",
-        &[SOCKET, &["sock.__sk_common.skc_state"]],
-        SOCKET_MAPS,
-    )])],
+    &[
+        Form {
+            variant: "tp_btf reason",
+            fits: |kernel| kernel.reset_has_reason == 1,
+            programs: &[on(
+                "tcp_send_reset",
+                "tcp_send_reset",
+                &[SOCKET, &["sock.__sk_common.skc_state"]],
+                &[maps::TCP, maps::UNITS, maps::TCP_REASONS],
+            )],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf",
+            fits: |kernel| kernel.reset_has_reason == 0,
+            programs: &[on(
+                "tcp_send_reset",
+                "tcp_send_reset",
+                &[SOCKET, &["sock.__sk_common.skc_state"]],
+                SOCKET_MAPS,
+            )],
+            drawback: "this kernel gives no reason for the resets it sends",
+        },
+    ],
     &[Form::plain(&[on("tcp_receive_reset", "tcp_receive_reset", &[SOCKET], SOCKET_MAPS)])],
     &[Form::plain(&[on(
         "inet_sock_set_state",
         "inet_sock_set_state",
         &[SOCKET, &["sock.sk_protocol", "sock.sk_err"]],
-        &[maps::TCP, maps::UNITS, maps::CONNECTS],
+        &[maps::TCP, maps::UNITS, maps::CONNECTS, maps::TCP_REASONS],
     )])],
+    &[Form::plain(&[on("sock_exceed_buf_limit", "sock_exceed_buf_limit", &[SOCKET], SOCKET_MAPS)])],
+    &[Form::plain(&[on("sock_rcvqueue_full", "sock_rcvqueue_full", &[SOCKET], SOCKET_MAPS)])],
+    &[Form::plain(&[on(
+        "udp_fail_queue_rcv_skb",
+        "udp_fail_queue_rcv_skb",
+        &[SOCKET],
+        SOCKET_MAPS,
+    )])],
+    &[
+        Form {
+            variant: "tp_btf reason",
+            fits: |kernel| kernel.drop_has_reason == 1,
+            programs: &[on("kfree_skb", "kfree_skb", &[], &[maps::DROPS])],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf",
+            fits: |kernel| kernel.drop_has_reason == 0,
+            programs: &[on("kfree_skb", "kfree_skb", &[], &[maps::DROPS])],
+            drawback: "this kernel gives no reason for the packets it drops, so they are counted for the host only",
+        },
+    ],
     &[Form::plain(&[on(
         "sched_process_exit",
         "sched_process_exit",

@@ -2,8 +2,9 @@
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, Word,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, TcpReasons, Word,
 };
+use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::records::RING_BYTES;
 use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
 use holdfast_agent_ebpf::turns::BLAME_ROWS;
@@ -41,7 +42,9 @@ impl Size {
             + of(RING_BYTES)
             + u64::from(UNIT_SETS + DEVICE_SETS) * of(size_of::<Set>())
             + n * of(size_of::<CpuCell>())
-            + n * of(size_of::<IrqCell>());
+            + n * of(size_of::<IrqCell>())
+            + n * u64::from(DROP_ROWS) * of(size_of::<Word>())
+            + of(size_of::<TcpReasons>());
         let device_row = n * of(size_of::<BlockCell>());
         let unit_row = n * of(size_of::<SchedCell>())
             + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>());

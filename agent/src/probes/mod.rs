@@ -7,13 +7,16 @@
 mod block;
 mod cgroup;
 mod counted;
+mod drops;
 mod exit;
 mod irq;
+mod labels;
 mod memory;
 mod own;
 mod pressure;
 mod procfs;
 mod sched;
+mod sockets;
 mod tcp;
 
 use crate::frame::Frame;
@@ -90,12 +93,20 @@ pub const PROBES: &[Spec] = &[
         programs: &[],
         open: cgroup::open,
     },
+    Spec {
+        name: "sockets",
+        doc: "Round-trip times and accept queues of each unit's TCP sockets from the kernel's socket diagnostics",
+        level: 0,
+        programs: &[],
+        open: sockets::open,
+    },
     sched::SPEC,
     irq::SPEC,
     block::SPEC,
     memory::RECLAIM,
     memory::OOM,
     tcp::SPEC,
+    drops::SPEC,
     exit::SPEC,
     Spec {
         name: "self",

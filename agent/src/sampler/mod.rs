@@ -124,7 +124,7 @@ impl Sampler {
             interfaces: INTERFACE_ROWS,
         };
         let mut current = Frame::new(shape);
-        for owner in [Owner::Unit, Owner::Device, Owner::Interface] {
+        for owner in [Owner::Unit, Owner::Device, Owner::Interface, Owner::Label] {
             current.assign(owner, 0, OTHER.into());
         }
         let units = Units::start(root, shape.units, &losses);

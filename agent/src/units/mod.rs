@@ -48,6 +48,8 @@ pub struct Members {
     pub version: u64,
     /// By cgroup id.
     pub list: BTreeMap<u64, Member>,
+    /// Slot of every cgroup that counts for a unit, by cgroup id.
+    pub slots: BTreeMap<u64, usize>,
     /// The controllers on the unified hierarchy, as the kernel lists them.
     pub controllers: String,
     /// Whether some cgroups cannot be watched, so that births are seen late.
@@ -223,7 +225,7 @@ impl Units {
         moved: &mut Vec<Moved>,
     ) {
         let birth = self.table.born(id, name, now);
-        release(kernel, &birth.released);
+        self.release(kernel, &birth.released);
         match birth.kind {
             BirthKind::Refused => return self.losses.add(Cause::Units, 1),
             BirthKind::Given => {
@@ -238,6 +240,7 @@ impl Units {
         if kernel.is_some_and(|kernel| kernel.assign_unit(id, birth.slot).is_err()) {
             self.losses.add(Cause::Assignments, 1);
         }
+        self.members.borrow_mut().slots.insert(id, birth.slot);
         if let Some(path) = self.tops.get(&id) {
             let directory = self.tree.directory(path);
             let mut members = self.members.borrow_mut();
@@ -256,12 +259,14 @@ impl Units {
     ) {
         self.tops.remove(&id);
         self.slices.remove(&id);
-        let mut members = self.members.borrow_mut();
-        if members.list.remove(&id).is_some() {
-            members.version += 1;
+        {
+            let mut members = self.members.borrow_mut();
+            if members.list.remove(&id).is_some() {
+                members.version += 1;
+            }
         }
         let Some(death) = self.table.gone(id, now) else { return };
-        release(kernel, &death.released);
+        self.release(kernel, &death.released);
         if death.unit_gone {
             frame.retire(Owner::Unit, death.slot);
             moved.push(Moved { unit: self.table.slot_name(death.slot), born: false });
@@ -291,11 +296,15 @@ impl Units {
             .filter_map(|id| self.slices.remove(&id).map(|slice| (id, slice.name)))
             .collect()
     }
-}
 
-fn release(kernel: Option<&Kernel>, ids: &[u64]) {
-    if let Some(kernel) = kernel {
-        ids.iter().for_each(|&id| kernel.release_unit(id));
+    fn release(&self, kernel: Option<&Kernel>, ids: &[u64]) {
+        let mut members = self.members.borrow_mut();
+        for id in ids {
+            members.slots.remove(id);
+            if let Some(kernel) = kernel {
+                kernel.release_unit(*id);
+            }
+        }
     }
 }
 

@@ -104,6 +104,7 @@ fn owner(owner: Owner) -> v1::Owner {
         Owner::Unit => v1::Owner::Unit,
         Owner::Device => v1::Owner::Device,
         Owner::Interface => v1::Owner::Interface,
+        Owner::Label => v1::Owner::Label,
     }
 }
 

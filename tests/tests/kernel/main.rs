@@ -9,6 +9,7 @@
 mod blame;
 mod block;
 mod depth;
+mod drops;
 mod irq;
 mod loading;
 mod memory;
@@ -16,4 +17,5 @@ mod process;
 mod rig;
 mod role;
 mod sched;
+mod sockets;
 mod tcp;

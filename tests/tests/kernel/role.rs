@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use holdfast_core::clock::BootTime;
 use holdfast_tests::Unit;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::sockopt::RcvBuf;
+use nix::sys::socket::{Backlog, setsockopt};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
@@ -71,6 +73,10 @@ fn play() -> Result<()> {
         ["connect", count, address] => connect(count.parse()?, address.parse()?),
         ["spin", cpu, seconds] => spin(cpu.parse()?, seconds.parse()?),
         ["doze", cpu, seconds] => doze(cpu.parse()?, seconds.parse()?),
+        ["overflow", count, report] => overflow(count.parse()?, report),
+        ["listen", backlog, report] => listen(backlog.parse()?, report),
+        ["chat", rounds, address] => chat(rounds.parse()?, address.parse()?),
+        ["hoard", connections] => hoard(connections.parse()?),
         ["outgrow", bytes] => outgrow(bytes.parse()?),
         _ => bail!("no role {role}"),
     }
@@ -149,6 +155,68 @@ fn connect(count: u32, address: SocketAddr) -> Result<()> {
     for _ in 0..count {
         // Refusal is what some tests are after.
         drop(TcpStream::connect(address));
+    }
+    Ok(())
+}
+
+/// Sends `count` datagrams to a socket of its own with little room, reads what it
+/// took, and writes how many those were.
+fn overflow(count: u32, report: &str) -> Result<()> {
+    let (receiver, sender) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    setsockopt(&receiver, RcvBuf, &8192)?;
+    // The kernel may bring the last ones late when the machine is busy.
+    receiver.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let address = receiver.local_addr()?;
+    for _ in 0..count {
+        sender.send_to(&[7; 256], address)?;
+    }
+    let mut datagram = [0; 256];
+    let mut taken = 0;
+    while receiver.recv(&mut datagram).is_ok() {
+        taken += 1;
+    }
+    Ok(fs::write(report, format!("{taken}"))?)
+}
+
+/// Listens without ever accepting, writes where, and stays.
+fn listen(backlog: i32, report: &str) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    // Once more, with a limit of our own.
+    nix::sys::socket::listen(&listener, Backlog::new(backlog)?)?;
+    fs::write(report, listener.local_addr()?.to_string())?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Exchanges bytes with an echoing server, and stays connected.
+fn chat(rounds: u32, address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut byte = [0];
+    for _ in 0..rounds {
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Fills the buffers of connections to itself that nobody reads from.
+fn hoard(connections: u32) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut ends = Vec::new();
+    for _ in 0..connections {
+        let mut near = TcpStream::connect(listener.local_addr()?)?;
+        let (far, _) = listener.accept()?;
+        near.set_nonblocking(true)?;
+        for _ in 0..64 {
+            if near.write(&[7; 4096]).is_err() {
+                break;
+            }
+        }
+        ends.push((near, far));
     }
     Ok(())
 }
