@@ -213,6 +213,17 @@ catalogue! {
     DISK_IN_FLIGHT = "disk.in_flight", Gauge, Count, Device, "procfs", "Requests under way";
     DISK_BUSY = "disk.busy.time", Counter, Nanoseconds, Device, "procfs", "Time with at least one request under way";
 
+    // What is wrong with the host, from the kernel's log and the mount table.
+    HOST_CONDITIONS = "host.conditions", Gauge, Count, Host, "kmsg", "Conditions that stand, such as disk.io_error or filesystem.read_only, whichever probe found them";
+    LOG_CRITICAL = "kernel.log.critical", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level critical, alert or emergency";
+    LOG_ERRORS = "kernel.log.errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level error";
+    LOG_WARNINGS = "kernel.log.warnings", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level warning";
+    LOG_DISK = "kernel.log.disk_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about failed disk I/O and disk controllers";
+    LOG_FILESYSTEM = "kernel.log.filesystem_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about damaged file systems";
+    LOG_LOCKUPS = "kernel.log.lockups", Counter, Count, Host, "kmsg", "Lines of the kernel's log about lockups, RCU stalls and hung tasks";
+    LOG_HARDWARE = "kernel.log.hardware_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about machine checks and memory errors";
+    FILESYSTEMS_READ_ONLY = "disk.filesystems.read_only", Gauge, Count, Host, "mounts", "File systems on block devices that are read-only though their type can be written";
+
     // TCP, from the kernel's tracepoints.
     HOST_RETRANSMITS = "tcp.retransmits", Counter, Count, Host, "tcp", "Segments sent again";
     UNIT_RETRANSMITS = "tcp.retransmits", Counter, Count, Unit, "tcp", "Segments the unit's sockets sent again";

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod catalogue;
 pub mod cli;
+pub mod conditions;
 pub mod config;
 pub mod daemon;
 pub mod frame;

@@ -4,6 +4,7 @@
 //! the kernel write it anew; that saves the path walk of an open. The
 //! [`Buffer`] is shared by many sources and keeps its memory.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -47,16 +48,26 @@ impl Source {
     /// The file cannot be opened or read, is longer than 1 MiB or not UTF-8. The
     /// next read opens it again.
     pub fn read<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<&'b str> {
+        let bytes = self.read_bytes(buffer)?;
+        std::str::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+
+    /// The same for files in which anybody's names occur: what is no UTF-8 is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), UTF-8 excepted.
+    pub fn read_lossy<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<Cow<'b, str>> {
+        self.read_bytes(buffer).map(String::from_utf8_lossy)
+    }
+
+    fn read_bytes<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<&'b [u8]> {
         let file = match &mut self.file {
             Some(file) => file,
             closed => closed.insert(File::open(&self.path)?),
         };
         match fill(file, &mut buffer.bytes) {
-            Ok(length) => {
-                let bytes = buffer.bytes.get(..length).unwrap_or_default();
-                std::str::from_utf8(bytes)
-                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-            }
+            Ok(length) => Ok(buffer.bytes.get(..length).unwrap_or_default()),
             Err(error) => {
                 self.file = None;
                 Err(error)
@@ -123,6 +134,7 @@ mod tests {
         let mut buffer = Buffer::default();
         fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(Source::new(path.clone()).read(&mut buffer).is_err());
+        assert_eq!(Source::new(path.clone()).read_lossy(&mut buffer).unwrap(), "\u{fffd}\u{fffd}");
         fs::write(&path, vec![b'1'; FILE_BYTES + 1]).unwrap();
         assert!(Source::new(path).read(&mut buffer).is_err());
     }

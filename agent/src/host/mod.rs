@@ -3,6 +3,8 @@
 pub mod cgroup;
 pub mod facts;
 pub mod file;
+pub mod mounts;
+pub mod present;
 
 use std::path::{Path, PathBuf};
 
