@@ -330,7 +330,7 @@ fn kernel_log(facts: &Facts) -> Finding {
             State::Missing,
             "there is no /dev/kmsg here",
             cost,
-            "BindReadOnlyPaths=/dev/kmsg in a unit with PrivateDevices=yes, or pass the device to the container",
+            "DevicePolicy=closed in the service's unit in place of PrivateDevices=yes, as packaged, or pass the device to the container",
         ),
     }
 }

@@ -10,8 +10,12 @@ pub mod judge;
 
 use serde::Serialize;
 
+use crate::conditions::clean;
 use crate::host::Root;
 pub use facts::Facts;
+
+/// Longest value on the page, in bytes.
+const VALUE_BYTES: usize = 300;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -69,6 +73,7 @@ pub fn is_missing(findings: &[Finding]) -> bool {
 pub fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { name, state, value, cost, remedy } in findings {
+        let value = clean(value, VALUE_BYTES);
         text += &format!("{:<8}{name:<14}{value}\n", state.name());
         for (word, more) in [("cost", cost), ("remedy", remedy)] {
             if !more.is_empty() {

@@ -9,7 +9,7 @@ use std::io;
 
 use super::{Context, Probe, pressure};
 use crate::catalogue::{
-    SignalId, UNIT_CPU_FULL, UNIT_CPU_PERIODS, UNIT_CPU_SOME, UNIT_CPU_THROTTLED,
+    Kind, SignalId, UNIT_CPU_FULL, UNIT_CPU_PERIODS, UNIT_CPU_SOME, UNIT_CPU_THROTTLED,
     UNIT_CPU_THROTTLED_PERIODS, UNIT_CPU_USAGE, UNIT_IO_FULL, UNIT_IO_READ, UNIT_IO_SOME,
     UNIT_IO_WRITE, UNIT_MAJOR_FAULTS, UNIT_MEMORY, UNIT_MEMORY_FULL, UNIT_MEMORY_HIGH,
     UNIT_MEMORY_MAX, UNIT_MEMORY_OOM, UNIT_MEMORY_OOM_KILLS, UNIT_MEMORY_SOME, UNIT_TASKS,
@@ -115,6 +115,8 @@ struct Units {
     members: SharedMembers,
     version: Option<u64>,
     cgroups: Vec<Cgroup>,
+    /// Slots of units that are the sum of other cgroups than at the last tick.
+    changed: Vec<usize>,
     tick: usize,
     losses: Losses,
     unwatched: bool,
@@ -129,6 +131,7 @@ pub(super) fn open(context: &Context<'_>) -> Result<Box<dyn Probe>, String> {
         members,
         version: None,
         cgroups: Vec::new(),
+        changed: Vec::new(),
         tick: 0,
         losses: context.losses.clone(),
         unwatched: false,
@@ -192,6 +195,9 @@ impl Units {
                 self.losses.add(Cause::CgroupFiles, 1);
                 continue;
             }
+            if self.cgroups.iter().any(|cgroup| cgroup.slot == member.slot) {
+                self.changed.push(member.slot);
+            }
             self.cgroups.push(Cgroup::new(member));
         }
     }
@@ -215,11 +221,18 @@ impl Probe for Units {
                     // Without its controller a file never appears: do not ask again.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => *file = None,
                     // The cgroup is just being removed; its death is on the way.
-                    Err(_) => {}
+                    Err(_) => self.changed.push(cgroup.slot),
                 }
             }
             let due = position % ROTATION == self.tick % ROTATION;
             cgroup.read_rare(stalled, due, &mut self.buffer, frame);
+        }
+        // All that a cgroup counted before it joined would look like counted in this
+        // second: such a sum is not comparable with the last one.
+        for slot in self.changed.drain(..) {
+            for id in SignalId::all().filter(is_sum) {
+                frame.set(id, slot, f64::NAN);
+            }
         }
         Ok(())
     }
@@ -227,6 +240,12 @@ impl Probe for Units {
     fn degraded(&self) -> Option<&str> {
         self.degraded.as_deref()
     }
+}
+
+/// Whether a signal is a counter that this probe sums up.
+fn is_sum(id: &SignalId) -> bool {
+    let signal = id.signal();
+    signal.probe == "cgroup" && signal.kind == Kind::Counter
 }
 
 /// Adds `value`, if there is one, to the unit's row.
@@ -328,6 +347,21 @@ mod tests {
         assert_eq!((frame.get(UNIT_IO_READ, 2), frame.get(UNIT_IO_WRITE, 2)), (11.0, 22.0));
         assert_eq!((frame.get(UNIT_MEMORY_SOME, 2), frame.get(UNIT_MEMORY_FULL, 2)), (3e3, 1e3));
         assert!(frame.get(UNIT_TASKS, 2).is_nan());
+
+        // One more cgroup with a past: not a second's worth of it.
+        let c = dir.path().join("c");
+        members.borrow_mut().list.extend([member(3, 2, &c)]);
+        members.borrow_mut().version += 1;
+        fs::write(c.join("cpu.stat"), "usage_usec 1000000\n").unwrap();
+        fs::write(c.join("memory.current"), "1\n").unwrap();
+        for usage in [f64::NAN, 1_000_015e3] {
+            frame.begin(frame.at);
+            probe.read(None, &mut frame).unwrap();
+            let found = frame.get(UNIT_CPU_USAGE, 2);
+            assert!(found == usage || found.is_nan() && usage.is_nan(), "{found}");
+            assert_eq!(frame.get(UNIT_MEMORY, 2), 4097.0);
+        }
+        members.borrow_mut().list.remove(&3);
 
         members.borrow_mut().list.remove(&1);
         members.borrow_mut().version += 1;

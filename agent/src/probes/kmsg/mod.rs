@@ -111,8 +111,8 @@ fn open_log(path: &Path) -> io::Result<File> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no /dev/kmsg, so the kernel's log cannot be read; a unit with PrivateDevices= \
-             needs BindReadOnlyPaths=/dev/kmsg"
+            "there is no /dev/kmsg, so the kernel's log cannot be read; a unit needs \
+             DeviceAllow=/dev/kmsg r with DevicePolicy=closed in place of PrivateDevices=yes"
                 .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
