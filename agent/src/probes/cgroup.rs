@@ -5,6 +5,7 @@
 //! name in two places) is their sum. The root is not read: its numbers are the
 //! host's. Files stay open, because opening costs more than reading.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::{Context, Probe, pressure};
@@ -187,6 +188,7 @@ impl Units {
         });
         let mut known: Vec<u64> = self.cgroups.iter().map(|cgroup| cgroup.id).collect();
         known.sort_unstable();
+        let summed: BTreeSet<usize> = self.cgroups.iter().map(|cgroup| cgroup.slot).collect();
         for member in members.list.values() {
             if known.binary_search(&member.id).is_ok() {
                 continue;
@@ -195,7 +197,7 @@ impl Units {
                 self.losses.add(Cause::CgroupFiles, 1);
                 continue;
             }
-            if self.cgroups.iter().any(|cgroup| cgroup.slot == member.slot) {
+            if summed.contains(&member.slot) {
                 self.changed.push(member.slot);
             }
             self.cgroups.push(Cgroup::new(member));
