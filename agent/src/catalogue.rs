@@ -211,6 +211,14 @@ catalogue! {
     // Units, from their cgroup's files.
     UNIT_CPU_USAGE = "cpu.usage.time", Counter, Nanoseconds, Unit, "cgroup", "CPU time of the unit as its cgroup counts it";
     UNIT_CPU_THROTTLED = "cpu.throttled.time", Counter, Nanoseconds, Unit, "cgroup", "Time the unit was held back by its CPU quota";
+    UNIT_CPU_PERIODS = "cpu.quota.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit ran";
+    UNIT_CPU_THROTTLED_PERIODS = "cpu.throttled.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit was held back";
+    UNIT_CPU_FULL = "cpu.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit waited for a CPU, as under a CPU quota";
+    UNIT_MAJOR_FAULTS = "memory.faults.major", Counter, Count, Unit, "cgroup", "The unit's page faults that had to read from disk (read each second under memory pressure, else every 8 s)";
+    UNIT_MEMORY_HIGH = "memory.limit.high", Counter, Count, Unit, "cgroup", "Times the unit was throttled for being above its memory.high (read as the faults are)";
+    UNIT_MEMORY_MAX = "memory.limit.max", Counter, Count, Unit, "cgroup", "Times the unit ran into its memory.max (read as the faults are)";
+    UNIT_MEMORY_OOM = "memory.limit.oom", Counter, Count, Unit, "cgroup", "Times the unit could not get memory within its limit (read as the faults are)";
+    UNIT_MEMORY_OOM_KILLS = "memory.limit.oom_kills", Counter, Count, Unit, "cgroup", "The unit's processes killed because memory ran out, as its cgroup counts them (read as the faults are)";
     UNIT_MEMORY = "memory.current", Gauge, Bytes, Unit, "cgroup", "Memory charged to the unit, page cache included";
     UNIT_IO_READ = "disk.read.bytes", Counter, Bytes, Unit, "cgroup", "Read from disk by the unit";
     UNIT_IO_WRITE = "disk.write.bytes", Counter, Bytes, Unit, "cgroup", "Written to disk by the unit";
@@ -232,6 +240,17 @@ catalogue! {
     DISK_WRITE_BYTES = "disk.write.bytes", Counter, Bytes, Device, "procfs", "Written to the device";
     DISK_IN_FLIGHT = "disk.in_flight", Gauge, Count, Device, "procfs", "Requests under way";
     DISK_BUSY = "disk.busy.time", Counter, Nanoseconds, Device, "procfs", "Time with at least one request under way";
+
+    // What is wrong with the host, from the kernel's log and the mount table.
+    HOST_CONDITIONS = "host.conditions", Gauge, Count, Host, "kmsg", "Conditions that stand, such as disk.io_error or filesystem.read_only, whichever probe found them";
+    LOG_CRITICAL = "kernel.log.critical", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level critical, alert or emergency";
+    LOG_ERRORS = "kernel.log.errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level error";
+    LOG_WARNINGS = "kernel.log.warnings", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level warning";
+    LOG_DISK = "kernel.log.disk_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about failed disk I/O and disk controllers";
+    LOG_FILESYSTEM = "kernel.log.filesystem_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about damaged file systems";
+    LOG_LOCKUPS = "kernel.log.lockups", Counter, Count, Host, "kmsg", "Lines of the kernel's log about lockups, RCU stalls and hung tasks";
+    LOG_HARDWARE = "kernel.log.hardware_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about machine checks and memory errors";
+    FILESYSTEMS_READ_ONLY = "disk.filesystems.read_only", Gauge, Count, Host, "mounts", "File systems on block devices that are read-only though their type can be written";
 
     // TCP, from the kernel's tracepoints.
     HOST_RETRANSMITS = "tcp.retransmits", Counter, Count, Host, "tcp", "Segments sent again";

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::conditions::keep::Keeper;
 use crate::config::{Config, DEFAULT_SOCKET};
 use crate::host::Root;
 use crate::host::facts::Facts;
@@ -108,6 +109,10 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     let start = Snapshot { at: BootTime::now(), ..Snapshot::default() };
     let (snapshot, snapshot_view) = watch::channel(start);
     let (link, link_view) = watch::channel(LinkState::default());
+    let keeper = Keeper::new(&config.state_dir, &facts.boot_id);
+    let (stood, same_boot) = keeper.load();
+    let kept = if same_boot { stood.clone() } else { Vec::new() };
+    let (conditions, conditions_view) = watch::channel(kept);
 
     let hello = hello(&config, &facts, &host);
     let uplink = build_uplink(&config, hello, report_inbox, link, losses.clone())?;
@@ -121,8 +126,9 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
         &root,
         kernel,
         losses,
-        Channels { reports, requests: request_inbox, snapshot },
-    );
+        Channels { reports, requests: request_inbox, snapshot, conditions },
+    )
+    .with_conditions(stood, same_boot);
 
     write_addresses(&config.state_dir, &addresses)?;
     tracing::info!(
@@ -132,7 +138,14 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
         collector = config.collector,
         "listening"
     );
-    let api = Api { host, kernel_release: facts.kernel_release, requests, link: link_view.clone() };
+    let api = Api {
+        host,
+        kernel_release: facts.kernel_release,
+        root,
+        map_limit_bytes: config.ebpf.map_limit.as_u64(),
+        requests,
+        link: link_view.clone(),
+    };
     let sources = Sources { snapshot: snapshot_view.clone(), link: link_view.clone() };
 
     // The first stage that ends takes all others with it.
@@ -154,8 +167,9 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             served.map_err(Error::from)
         }
     };
-    let ((), (), (), metrics_end, local_end) = tokio::join!(
+    let ((), (), (), (), metrics_end, local_end) = tokio::join!(
         sampler.run(stop.clone()),
+        keeper.run(conditions_view, stop.clone()),
         uplink.run(stop.clone()),
         notify(snapshot_view, link_view, stop.clone()),
         metrics_page,

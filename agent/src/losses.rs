@@ -42,6 +42,11 @@ causes! {
     Sockets = "sockets.unread";
     /// Messages about sockets that were not as they should be.
     SocketMessages = "sockets.malformed";
+    /// Records of the kernel's log that were overwritten before they were read (one
+    /// for each gap), too long, or more than can be taken in at once.
+    KernelLog = "kmsg.records";
+    /// Evidence of conditions ignored because too many conditions stood.
+    Conditions = "conditions.full";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

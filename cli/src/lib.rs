@@ -12,6 +12,7 @@ mod catalogue;
 mod cli;
 mod completion;
 mod connection;
+mod doctor;
 mod error;
 mod events;
 mod exit_codes;
@@ -87,6 +88,7 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Blame(options) => {
             blame::run(&mut agent(&global).await?, &mut output, &options).await
         }
+        Command::Local(Local::Doctor) => doctor::run(&mut agent(&global).await?, &mut output).await,
         Command::Completion(options) => completion::run(&mut output, &options),
         Command::Version => version::run(&mut output),
         Command::ExitCodes => exit_codes::run(&mut output),

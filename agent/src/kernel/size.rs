@@ -124,4 +124,13 @@ mod tests {
         assert!(blame_bytes(small.blame_rows) <= (1 << 20) / BLAME_PART);
         assert_eq!(blame_rows(0, 256), 1);
     }
+
+    #[test]
+    fn absurd_numbers_of_cpus_overflow_nothing() {
+        let huge = Size::fit(4096, 256, 256 << 20).unwrap();
+        assert!(huge.device_rows >= 2 && huge.unit_rows < 256, "{huge:?}");
+        for cpus in [4096, 65_536, u32::MAX as usize] {
+            assert!(Size::fit(cpus, 1024, LIMIT).unwrap_err().contains("raise it to"), "{cpus}");
+        }
+    }
 }

@@ -10,8 +10,10 @@ mod counted;
 mod drops;
 mod exit;
 mod irq;
+mod kmsg;
 mod labels;
 mod memory;
+mod mounts;
 mod own;
 mod pressure;
 mod procfs;
@@ -19,6 +21,7 @@ mod sched;
 mod sockets;
 mod tcp;
 
+use crate::conditions::Evidence;
 use crate::frame::Frame;
 use crate::host::Root;
 use crate::kernel::Kernel;
@@ -47,6 +50,10 @@ pub trait Probe {
     /// When nothing at all could be read: one plain sentence, shown as the
     /// probe's reason until a later read works.
     fn read(&mut self, kernel: Option<&Kernel>, frame: &mut Frame) -> Result<(), String>;
+
+    /// Appends what it found since the last call that speaks for or against a
+    /// condition of the host ([`crate::conditions`]).
+    fn evidence(&mut self, _out: &mut Vec<Evidence>) {}
 
     /// What is missing although the probe works; `None` when nothing is.
     fn degraded(&self) -> Option<&str> {
@@ -99,6 +106,20 @@ pub const PROBES: &[Spec] = &[
         level: 0,
         programs: &[],
         open: sockets::open,
+    },
+    Spec {
+        name: "kmsg",
+        doc: "Trouble that the kernel's log tells of: disks, file systems, CPUs, memory",
+        level: 0,
+        programs: &[],
+        open: kmsg::open,
+    },
+    Spec {
+        name: "mounts",
+        doc: "File systems on block devices that turned read-only, from /proc/self/mountinfo",
+        level: 0,
+        programs: &[],
+        open: mounts::open,
     },
     sched::SPEC,
     irq::SPEC,

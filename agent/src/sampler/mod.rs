@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blame::{Blame, Bounds};
 use crate::catalogue::{AGENT_CPU, AGENT_MAPS, AGENT_RSS, Owner};
+use crate::conditions::{Conditions, Saved};
 use crate::frame::{Frame, Shape};
 use crate::host::Root;
 use crate::kernel::{self, Events, Kernel, KernelEvent};
@@ -65,6 +66,8 @@ pub struct Channels {
     pub requests: mpsc::Receiver<Request>,
     /// To the metrics page and the watchdog, once a tick.
     pub snapshot: watch::Sender<Snapshot>,
+    /// To whoever keeps the conditions over a restart, when they change.
+    pub conditions: watch::Sender<Vec<Saved>>,
 }
 
 /// What the sampler waits for.
@@ -80,6 +83,7 @@ enum Event {
 /// Reads, follows and tells.
 pub struct Sampler {
     options: Options,
+    root: Root,
     channels: Channels,
     losses: Losses,
     /// `Err` with the reason where eBPF cannot be used.
@@ -95,6 +99,8 @@ pub struct Sampler {
     blamed: blame::Known,
     refused_series: u64,
     journal: Journal,
+    conditions: Conditions,
+    refused_conditions: u64,
     moved: Vec<Moved>,
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
@@ -162,6 +168,8 @@ impl Sampler {
             blamed: blame::Known::default(),
             refused_series: 0,
             journal: Journal::new(losses.clone()),
+            conditions: Conditions::default(),
+            refused_conditions: 0,
             moved: Vec::new(),
             kernel_queue: Vec::new(),
             measuring: None,
@@ -170,6 +178,7 @@ impl Sampler {
             second: now.since_boot().as_secs(),
             ticks: 0,
             options,
+            root: root.clone(),
             channels,
             losses,
             kernel,
@@ -180,6 +189,13 @@ impl Sampler {
             current,
             previous,
         }
+    }
+
+    /// Takes over the conditions that stood when the agent last ran.
+    #[must_use]
+    pub fn with_conditions(mut self, saved: Vec<Saved>, same_boot: bool) -> Self {
+        self.conditions.restore(saved, same_boot, BootTime::now());
+        self
     }
 
     /// Samples until `shutdown`.
@@ -237,6 +253,7 @@ impl Sampler {
         self.current.begin(now);
         self.panel.read(loaded, &mut self.current);
         self.tick_blame(now);
+        self.follow_conditions(now);
         self.summarizer.tick(&self.previous, &self.current);
         let refused = self.summarizer.refused();
         self.losses.add(Cause::Series, refused - self.refused_series);

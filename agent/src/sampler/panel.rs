@@ -2,6 +2,7 @@
 
 use holdfast_core::clock::BootTime;
 
+use crate::conditions::Evidence;
 use crate::frame::Frame;
 use crate::kernel::{Kernel, ProgramCost, State as ProgramState};
 use crate::probes::{Context, PROBES, Probe, Spec};
@@ -49,6 +50,12 @@ impl Panel {
             entry.cost.add(ended.since(begun));
             begun = ended;
         }
+    }
+
+    /// What the probes found that speaks for or against conditions of the host.
+    pub(super) fn evidence(&mut self, out: &mut Vec<Evidence>) {
+        let open = self.entries.iter_mut().filter_map(|entry| entry.probe.as_mut().ok());
+        open.for_each(|probe| probe.evidence(out));
     }
 
     /// Whether the states may differ from when this was last asked.
