@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod frame;
+pub mod governor;
 pub mod host;
 pub mod kernel;
 pub mod local_api;

@@ -9,7 +9,9 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, ProcessCell, SchedCell, TcpCell, Word,
+};
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -28,6 +30,8 @@ unsafe impl Cell for BlockCell {}
 unsafe impl Cell for TcpCell {}
 // SAFETY: as above.
 unsafe impl Cell for ProcessCell {}
+// SAFETY: as above.
+unsafe impl Cell for CpuCell {}
 // SAFETY: as above.
 unsafe impl Cell for Histogram {}
 // SAFETY: as above.

@@ -19,11 +19,14 @@ mod tables;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
 
 use aya::maps::RingBuf;
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, ProcessCell, SchedCell, TcpCell, Word,
+};
 use holdfast_agent_ebpf::slots::{
-    DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
+    DETAIL, DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
 };
 use holdfast_agent_ebpf::{loss, maps};
 use tokio::io::unix::AsyncFd;
@@ -51,7 +54,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { unit_slots: 256, map_limit_bytes: 4 << 20, disabled: Vec::new() }
+        Self { unit_slots: 256, map_limit_bytes: 16 << 20, disabled: Vec::new() }
     }
 }
 
@@ -121,6 +124,7 @@ pub struct Kernel {
     reclaim: Cells<Histogram>,
     process: Cells<ProcessCell>,
     losses: Cells<Word>,
+    cpus: Cells<CpuCell>,
     units: Table,
     devices: Table,
 }
@@ -150,6 +154,7 @@ impl Kernel {
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
             process: map(&object, maps::PROCESS, unit_rows, false)?,
             losses: map(&object, maps::LOSSES, loss::NAMES.len(), false)?,
+            cpus: map(&object, maps::CPUS, cpus, true)?,
             units: Table::new("unit", units, unit_set),
             devices: Table::new("device", devices, device_set),
             object,
@@ -212,6 +217,56 @@ impl Kernel {
         self.devices.assign(device_key(major, minor), row)
     }
 
+    /// Keeps the distributions of a cgroup's unit, or no longer, while those of others
+    /// are not kept. A cgroup without a slot has none; one that is assigned anew must
+    /// be told again.
+    pub fn set_detail(&self, cgroup_id: u64, detail: bool) {
+        self.units.flag(cgroup_id, DETAIL, detail);
+    }
+
+    /// How much detail the scheduler's programs keep from now on: one of
+    /// [`depth`](holdfast_agent_ebpf::depth).
+    pub fn set_sched_depth(&self, depth: u64) {
+        for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu)) {
+            cpu.depth.store(depth, Ordering::Relaxed);
+        }
+    }
+
+    /// Detaches programs, by name, until [`regain`](Self::regain); `reason` is shown
+    /// as theirs meanwhile. What they have counted stays.
+    pub fn shed(&mut self, names: &[&str], reason: &str) {
+        self.object.park(names, reason);
+    }
+
+    /// Attaches programs again that were [`shed`](Self::shed).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it: one sentence. Then they stay shed.
+    pub fn regain(&mut self, names: &[&str]) -> Result<(), String> {
+        // What they remembered is of another time: whoever ran then has long gone.
+        let waiting: Vec<_> = self.object.parked(names).flat_map(|p| p.maps).collect();
+        if waiting.contains(&&maps::CPUS) {
+            for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu)) {
+                cpu.running.store(0, Ordering::Relaxed);
+            }
+        }
+        if waiting.contains(&&maps::RECLAIMING) {
+            self.object.forget_stamps(maps::RECLAIMING);
+        }
+        self.object.unpark(names, &self.root)
+    }
+
+    /// Why nothing of programs `names` runs at present although it could; `None` when
+    /// something does, or never could.
+    #[must_use]
+    pub fn shed_reason(&self, names: &[&str]) -> Option<&str> {
+        let shed = self.object.parked(names).next()?;
+        let runs = self.object.running.iter().any(|(name, _)| names.contains(name));
+        let status = self.programs().iter().find(|status| status.name == shed.name);
+        status.filter(|_| !runs).map(|status| status.reason.as_str())
+    }
+
     /// Every program and how it could be loaded.
     #[must_use]
     pub fn programs(&self) -> &[ProgramStatus] {
@@ -258,6 +313,11 @@ impl Kernel {
     /// The kernel refuses it.
     pub fn attach_empty(&mut self) -> Result<(), Error> {
         self.object.attach_empty(&self.root).map_err(Error::Empty)
+    }
+
+    /// Takes the program "empty" away again.
+    pub fn detach_empty(&mut self) {
+        self.object.detach_empty();
     }
 
     /// The stream of events; `None` the second time.

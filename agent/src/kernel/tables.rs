@@ -39,6 +39,16 @@ impl Table {
         Ok(())
     }
 
+    /// Sets or clears `flag` of `key`'s entry, if there is one.
+    pub(super) fn flag(&self, key: u64, flag: u64, on: bool) {
+        let _writer = self.writer.lock();
+        let entries = self.entries(key);
+        for entry in entries.iter().filter(|entry| entry.key.load(Ordering::Relaxed) == key) {
+            let row = entry.row.load(Ordering::Relaxed);
+            entry.row.store(if on { row | flag } else { row & !flag }, Ordering::Relaxed);
+        }
+    }
+
     /// Gives `key` to row 0.
     pub(super) fn release(&self, key: u64) {
         let _writer = self.writer.lock();
