@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod probes;
 pub mod report;
 pub mod sampler;
+pub mod share;
 pub mod summary;
 pub mod units;
 pub mod uplink;

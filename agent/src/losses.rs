@@ -38,6 +38,8 @@ causes! {
     Devices = "devices.rows";
     /// cgroups whose files are not read because there are too many.
     CgroupFiles = "cgroup.files";
+    /// Units under pressure that are not looked at in detail because there are too many.
+    Detail = "units.detail";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

@@ -29,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "agent/src/catalogue.rs",
     "agent/src/frame.rs",
+    "agent/src/governor/",
     "agent-ebpf/src/lib.rs",
     "proto/src/histogram.rs",
     "proto/src/limits.rs",
