@@ -30,7 +30,17 @@ impl Agent {
     ///
     /// When it does not come up.
     pub async fn start(host: &str, collector: &str) -> Result<Self> {
+        Self::start_with(host, collector, "").await
+    }
+
+    /// The same with this text as its configuration file.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_with(host: &str, collector: &str, config: &str) -> Result<Self> {
         let folder = folder()?;
+        fs::write(folder.path().join("agent.toml"), config)?;
         let command = process::leashed(&programs::path("holdfast-agent")?);
         Self::run(folder, command, host, collector).await
     }

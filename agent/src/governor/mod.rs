@@ -184,7 +184,14 @@ impl Governed {
     }
 
     fn cost(&self) -> f64 {
-        self.cost_at(self.at)
+        let cost = self.cost_at(self.at);
+        if self.rate > JUMP * self.window_rate {
+            // What a lone event costs, with everything to be fetched from memory, says
+            // too much of many. The window that is about to come says it right.
+            cost.min(self.rate * self.plan.event_ns * self.depth().share())
+        } else {
+            cost
+        }
     }
 }
 

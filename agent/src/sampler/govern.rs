@@ -120,6 +120,7 @@ impl Governing {
                 of_empty.filter(|cost| cost.events_per_second * WINDOW.as_secs_f64() >= EMPTY_RUNS);
             self.accounting_ns =
                 enough.map(|cost| cost.ns_per_event).filter(|ns| BELIEVABLE.contains(ns));
+            tracing::debug!(ns = self.accounting_ns, "what the kernel's accounting adds to a run");
         }
         Some(costs)
     }
