@@ -63,9 +63,11 @@ async fn a_storm_costs_depth_and_no_more_than_the_budget() -> Result<()> {
     ensure!(step == ["sched", "full", "gated"], "{first:?}");
     ensure!(field("cost").ends_with('%') && field("budget") == "0.5 %", "{first:?}");
     // What is shed is a decision; a loss would be an accident.
-    let status = agent.local(&["status"])?.to_string();
-    for cause in ["ebpf.row_out_of_range", "ebpf.program_skipped", "sampler.ticks"] {
-        ensure!(status.contains(cause), "{cause} is not counted: {status}");
+    let status = agent.local(&["status"])?;
+    for cause in ["ebpf.row_out_of_range", "ebpf.program_skipped", "ebpf.switch_unstamped"] {
+        let losses = status["agent"]["losses"].as_array().context("no losses")?;
+        let counted = losses.iter().find(|loss| loss["cause"] == cause);
+        ensure!(counted.is_some_and(|loss| loss["count"] == 0), "{cause}: {counted:?}");
     }
 
     storm.stop()?;
@@ -81,6 +83,32 @@ async fn a_storm_costs_depth_and_no_more_than_the_budget() -> Result<()> {
     let points = series.iter().flat_map(|series| &series.point);
     let most = points.filter_map(|point| point.summary.as_ref()).map(|summary| summary.max);
     ensure!(most.fold(0.0, f64::max) > 0.005, "the storm is not in the series of the cost");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_the_right_to_measure_events_are_counted_instead() -> Result<()> {
+    if !need::ebpf() {
+        return Ok(());
+    }
+    let collector = Collector::start().await?;
+    let agent = Agent::start_as_service("estimate", &collector.url(), CONFIG).await?;
+    collector.host_up("estimate").await?;
+    let storm = Storm::start()?;
+    let report = wait::within(SHEDDING, "depth is given up", async || {
+        let report = agent.local(&["probes"])?;
+        Ok((probe(&report, "sched")?["depth"] != "full").then_some(report))
+    })
+    .await
+    .with_context(|| agent.log())?;
+    storm.stop()?;
+    let cost = &report["cost"];
+    let note = cost["note"].as_str().unwrap_or_default();
+    ensure!(cost["basis"] == "estimated" && cost["age_seconds"].is_null(), "{cost}");
+    ensure!(note.contains("CAP_SYS_ADMIN"), "nothing says why: {cost}");
+    let lowered = depth_events(&collector, "agent.depth_lowered").await?;
+    let told = lowered.first().context("nobody was told")?;
+    ensure!(told.message.contains("estimated"), "{told:?}");
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! Programs that are detached for a while, as the governor does.
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -29,7 +28,7 @@ fn nothing_is_counted_while_away_and_nothing_invented_after() -> Result<()> {
     // A task of the unit runs at the moment they are detached, and has long ended
     // when they are back.
     let mut busy = unit.start("while :; do :; done")?;
-    thread::sleep(Duration::from_millis(200));
+    unit.run("sleep 0.2")?;
     rig.kernel.shed(&SCHED, "shed by a test");
     let status = rig.kernel.programs().iter().find(|p| p.name == "sched_switch").cloned();
     let told = status.as_ref().map(|status| (status.state, status.reason.as_str()));
@@ -43,7 +42,7 @@ fn nothing_is_counted_while_away_and_nothing_invented_after() -> Result<()> {
     role::run(&unit, &format!("ping-pong {ROUNDS}"))?;
     rig.tick()?;
     ensure!(rig.value(UNIT_SWITCHES, SLOT) == switches, "it counts although it is detached");
-    thread::sleep(AWAY);
+    unit.run(&format!("sleep {}", AWAY.as_secs()))?;
 
     rig.kernel.regain(&SCHED).map_err(|reason| anyhow::anyhow!(reason))?;
     ensure!(rig.kernel.shed_reason(&SCHED).is_none(), "it is still known as shed");
