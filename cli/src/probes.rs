@@ -329,11 +329,13 @@ pub(crate) mod tests {
         assert_eq!(
             shown(true, false),
             "\
-PROBE           VARIANT  STATE     EVENTS/S  NS/EVENT   MAPS  REASON
+PROBE           VARIANT  STATE     DEPTH   COST  EVENTS/S  NS/EVENT   MAPS  REASON
 procfs          files    active
-sched           eBPF     degraded                             forks are not counted
-  sched_switch  tp_btf   active       15.3k       231  1 MiB
-  sched_fork    tp_btf   off              0                   no such tracepoint
+sched           eBPF     degraded  gated  1.2 %                             forks are not counted
+  sched_switch  tp_btf   active                     15.3k       231  1 MiB
+  sched_fork    tp_btf   off                            0                   no such tracepoint
+
+The programs cost 1.2 % of one core, budget 1.0 % (measured 3 s ago).
 
 Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
 "
@@ -354,10 +356,38 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
     }
 
     #[test]
+    fn an_estimate_says_so_and_why() {
+        let answer = v1::GetProbesResponse {
+            probe: wire(),
+            cost: 0.0005,
+            cost_budget: 0.01,
+            cost_basis: "estimated".to_owned(),
+            cost_note: "it needs CAP_SYS_ADMIN".to_owned(),
+            ..Default::default()
+        };
+        let shown = text(&report(&answer, false), &crate::output::plain());
+        let line = "The programs cost 0.050 % of one core, budget 1.0 % (estimated).";
+        assert!(shown.contains(line) && shown.contains("CAP_SYS_ADMIN"), "{shown}");
+        let unknown = v1::GetProbesResponse { cost_basis: "unknown".to_owned(), ..answer };
+        let shown = text(&report(&unknown, false), &crate::output::plain());
+        assert!(!shown.contains("cost ") && !shown.contains("1.2 %"), "{shown}");
+    }
+
+    #[test]
+    fn a_collector_knows_nothing_of_depth_and_cost() {
+        let mut probes = wire();
+        probes.iter_mut().for_each(|probe| probe.depth.clear());
+        let shown = table(&from_wire(&probes), &crate::output::plain());
+        assert!(!shown.contains("DEPTH") && !shown.contains("COST"), "{shown}");
+    }
+
+    #[test]
     fn field_names_are_stable() {
         assert_eq!(
             field_names(&shown(true, true)).join(" "),
-            "map_bytes map_limit_bytes measure_error measured probes probes.level probes.name probes.programs \
+            "cost cost.age_seconds cost.basis cost.budget cost.note cost.ratio \
+             map_bytes map_limit_bytes measure_error measured probes probes.cost probes.depth \
+             probes.level probes.name probes.programs \
              probes.programs.events_per_second probes.programs.map_bytes probes.programs.name \
              probes.programs.ns_per_event probes.programs.reason probes.programs.state \
              probes.programs.variant probes.reason probes.state slots slots_used"

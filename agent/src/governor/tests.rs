@@ -1,3 +1,5 @@
+//! The governor in a made-up world: what events cost, how many there are, what it does.
+
 use proptest::prelude::*;
 
 use super::*;
