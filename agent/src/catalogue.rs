@@ -328,6 +328,7 @@ catalogue! {
     AGENT_CPU = "agent.cpu.time", Counter, Nanoseconds, Host, "self", "CPU time of the agent";
     AGENT_RSS = "agent.memory.rss", Gauge, Bytes, Host, "self", "Resident memory of the agent";
     AGENT_MAPS = "agent.memory.maps", Gauge, Bytes, Host, "self", "Kernel memory of the agent's eBPF maps";
+    AGENT_EBPF_COST = "agent.ebpf.cost", Gauge, Ratio, Host, "self", "What all eBPF programs cost, as a share of one core";
     AGENT_LOSSES = "agent.losses", Counter, Count, Host, "self", "Everything the agent had to drop: events, samples, map updates";
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conditions::keep::Keeper;
 use crate::config::{Config, DEFAULT_SOCKET};
+use crate::governor;
 use crate::host::Root;
 use crate::host::facts::Facts;
 use crate::kernel::{self, Kernel};
@@ -122,6 +123,12 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             summary_interval: config.summary_interval,
             unit_slots: config.ebpf.unit_slots,
             map_limit_bytes: config.ebpf.map_limit.as_u64(),
+            governor: governor::Options {
+                budget_ns: config.ebpf.cpu_budget.fraction() * 1e9,
+                measure_interval: config.ebpf.measure_interval,
+                regain_after: config.ebpf.regain_after,
+            },
+            pressure_threshold: config.ebpf.pressure_threshold.fraction(),
         },
         &root,
         kernel,

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_core::clock::BootTime;
 use holdfast_proto::v1::local_server::{Local, LocalServer};
 use holdfast_proto::{limits, v1};
 use nix::unistd::Uid;
@@ -22,7 +23,7 @@ use tonic::{Request, Response, Status};
 use crate::blame;
 use crate::doctor;
 use crate::host::Root;
-use crate::report::{self, LinkState};
+use crate::report::{self, LinkState, ProbeStatus};
 use crate::uplink::wire;
 
 /// Longest measurement that may be asked for.
@@ -174,13 +175,25 @@ impl Local for Api {
         let (sender, answer) = oneshot::channel();
         let request = report::Request::Probes { measure, answer: sender };
         let report = self.ask(request, answer, measure + ANSWER_TIMEOUT).await?;
+        let overhead = report.overhead.unwrap_or_default();
+        let probe = |status: &ProbeStatus| {
+            let governed = overhead.probes.iter().find(|governed| governed.probe == status.name);
+            let cost = governed.map_or(0.0, |governed| governed.cost);
+            v1::ProbeReport { cost, ..wire::probe(status) }
+        };
+        let age = overhead.measured.map(|measured| BootTime::now().since(measured));
         Ok(Response::new(v1::GetProbesResponse {
-            probe: report.probes.iter().map(wire::probe).collect(),
+            probe: report.probes.iter().map(probe).collect(),
             map_bytes: report.map_bytes,
             map_limit_bytes: report.map_limit_bytes,
             slots_used: report.slots_used,
             slots: report.slots,
             measure_error: wire::text(&report.measure_error),
+            cost: overhead.cost,
+            cost_budget: overhead.budget,
+            cost_basis: overhead.basis.name().to_owned(),
+            cost_age_seconds: age.unwrap_or_default().as_secs_f64(),
+            cost_note: wire::text(&report.overhead_note),
         }))
     }
 

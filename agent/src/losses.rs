@@ -47,6 +47,8 @@ causes! {
     KernelLog = "kmsg.records";
     /// Evidence of conditions ignored because too many conditions stood.
     Conditions = "conditions.full";
+    /// Units under pressure that are not looked at in detail because there are too many.
+    Detail = "units.detail";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

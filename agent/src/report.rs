@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::blame::Resource;
 use crate::catalogue::SignalId;
+use crate::governor::{Depth, Overhead};
 
 /// Statistics of one series over a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -126,6 +127,8 @@ pub struct ProbeStatus {
     pub reason: String,
     /// What it needs: 0 files only, 2 eBPF with kernel BTF.
     pub level: u8,
+    /// How deep it looks; `None` for one that is not governed.
+    pub depth: Option<Depth>,
     /// Its eBPF programs.
     pub programs: Vec<ProgramStatus>,
 }
@@ -244,6 +247,10 @@ pub struct ProbesReport {
     pub slots: u32,
     /// Why the programs could not be measured; empty when they were, or need not be.
     pub measure_error: String,
+    /// What the programs cost by themselves, and may; `None` without eBPF.
+    pub overhead: Option<Overhead>,
+    /// Why that is not measured; empty when it is.
+    pub overhead_note: String,
 }
 
 /// A unit that kept another one waiting, or itself.

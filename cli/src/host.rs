@@ -32,7 +32,7 @@ impl Detail {
     pub(crate) fn from_wire(answer: &v1::GetHostResponse, catalogue: &Catalogue) -> Option<Self> {
         Some(Self {
             host: Host::from_wire(answer.host.as_ref()?),
-            probes: probes::from_wire(&answer.probe, false),
+            probes: probes::from_wire(&answer.probe),
             values: value::all(&answer.latest, catalogue),
         })
     }

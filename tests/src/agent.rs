@@ -30,7 +30,17 @@ impl Agent {
     ///
     /// When it does not come up.
     pub async fn start(host: &str, collector: &str) -> Result<Self> {
+        Self::start_with(host, collector, "").await
+    }
+
+    /// The same with this text as its configuration file.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_with(host: &str, collector: &str, config: &str) -> Result<Self> {
         let folder = folder()?;
+        fs::write(folder.path().join("agent.toml"), config)?;
         let command = process::leashed(&programs::path("holdfast-agent")?);
         Self::run(folder, command, host, collector).await
     }
@@ -41,7 +51,27 @@ impl Agent {
     ///
     /// When it does not come up.
     pub async fn start_unprivileged(host: &str, collector: &str) -> Result<Self> {
+        Self::start_as_nobody(host, collector, "", "-all").await
+    }
+
+    /// The same with this text as its configuration file, and as a user with the
+    /// rights that the packaged service has: to load eBPF programs, and no more.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_as_service(host: &str, collector: &str, config: &str) -> Result<Self> {
+        Self::start_as_nobody(host, collector, config, "-all,+bpf,+perfmon").await
+    }
+
+    async fn start_as_nobody(
+        host: &str,
+        collector: &str,
+        config: &str,
+        capabilities: &str,
+    ) -> Result<Self> {
         let folder = folder()?;
+        fs::write(folder.path().join("agent.toml"), config)?;
         // Where cargo builds, that user may not look.
         let program = folder.path().join("holdfast-agent");
         fs::copy(programs::path("holdfast-agent")?, &program).context("cannot copy the agent")?;
@@ -50,7 +80,8 @@ impl Agent {
         }
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"]);
+        command.args(["--bounding-set", capabilities, "--inh-caps", capabilities]);
+        command.args(["--ambient-caps", capabilities, "--no-new-privs"]);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         Self::run(folder, command, host, collector).await
     }

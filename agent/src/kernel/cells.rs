@@ -33,11 +33,11 @@ unsafe impl Cell for TcpReasons {}
 // SAFETY: as above.
 unsafe impl Cell for ProcessCell {}
 // SAFETY: as above.
+unsafe impl Cell for CpuCell {}
+// SAFETY: as above.
 unsafe impl Cell for Histogram {}
 // SAFETY: as above.
 unsafe impl Cell for Set {}
-// SAFETY: as above.
-unsafe impl Cell for CpuCell {}
 // SAFETY: as above.
 unsafe impl Cell for IrqCell {}
 // SAFETY: a `Word` is one atomic integer.

@@ -60,7 +60,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { unit_slots: 256, map_limit_bytes: 4 << 20, disabled: Vec::new() }
+        Self { unit_slots: 256, map_limit_bytes: 16 << 20, disabled: Vec::new() }
     }
 }
 
@@ -262,6 +262,41 @@ impl Kernel {
         self.devices.assign(device_key(major, minor), row)
     }
 
+    /// Detaches programs, by name, until [`regain`](Self::regain); `reason` is shown
+    /// as theirs meanwhile. What they have counted stays.
+    pub fn shed(&mut self, names: &[&str], reason: &str) {
+        self.object.park(names, reason);
+    }
+
+    /// Attaches programs again that were [`shed`](Self::shed).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it: one sentence. Then they stay shed.
+    pub fn regain(&mut self, names: &[&str]) -> Result<(), String> {
+        // What they remembered is of another time: whoever ran then has long gone.
+        let waiting: Vec<_> = self.object.parked(names).flat_map(|p| p.maps).collect();
+        if waiting.contains(&&maps::CPUS) {
+            for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu)) {
+                cpu.running.store(0, Ordering::Relaxed);
+            }
+        }
+        if waiting.contains(&&maps::RECLAIMING) {
+            self.object.forget_stamps(maps::RECLAIMING);
+        }
+        self.object.unpark(names, &self.root)
+    }
+
+    /// Why nothing of programs `names` runs at present although it could; `None` when
+    /// something does, or never could.
+    #[must_use]
+    pub fn shed_reason(&self, names: &[&str]) -> Option<&str> {
+        let shed = self.object.parked(names).next()?;
+        let runs = self.object.running.iter().any(|(name, _)| names.contains(name));
+        let status = self.programs().iter().find(|status| status.name == shed.name);
+        status.filter(|_| !runs).map(|status| status.reason.as_str())
+    }
+
     /// Every program and how it could be loaded.
     #[must_use]
     pub fn programs(&self) -> &[ProgramStatus] {
@@ -321,6 +356,11 @@ impl Kernel {
                     form.variant == status.variant && form.programs.iter().any(|p| p.name == name)
                 })
         })
+    }
+
+    /// Takes the program "empty" away again.
+    pub fn detach_empty(&mut self) {
+        self.object.detach_empty();
     }
 
     /// The stream of events; `None` the second time.

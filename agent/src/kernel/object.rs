@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{Map, MapData};
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
@@ -32,6 +33,11 @@ pub(super) struct Object {
     pub(super) statuses: Vec<ProgramStatus>,
     /// Function of each program that runs, by the name it is reported as.
     pub(super) running: Vec<(&'static str, &'static str)>,
+    /// Programs that are loaded but detached for now, with the reason each had while
+    /// it ran.
+    parked: Vec<(&'static Program, String)>,
+    /// What detaches a program, by its function.
+    links: Vec<(&'static str, BtfTracePointLinkId)>,
     pub(super) map_bytes: u64,
     /// What the kernel calls its reasons.
     pub(super) names: Names,
@@ -57,6 +63,8 @@ impl Object {
             types,
             statuses: Vec::new(),
             running: Vec::new(),
+            parked: Vec::new(),
+            links: Vec::new(),
             map_bytes: 0,
             names: std::mem::take(&mut layout.names),
         };
@@ -72,6 +80,82 @@ impl Object {
         self.attach(&EMPTY, root)?;
         self.running.push((EMPTY.name, EMPTY.function));
         Ok(())
+    }
+
+    /// Takes the program that does nothing away again.
+    pub(super) fn detach_empty(&mut self) {
+        self.running.retain(|(name, _)| *name != EMPTY.name);
+        self.detach(EMPTY.function);
+        if let Some(Loaded::BtfTracePoint(program)) = self.ebpf.program_mut(EMPTY.function) {
+            // It is not loaded, then.
+            let _ = program.unload();
+        }
+    }
+
+    /// Detaches those of the programs `names` that run, and says so in their statuses.
+    /// They stay loaded.
+    pub(super) fn park(&mut self, names: &[&str], reason: &str) {
+        let running = std::mem::take(&mut self.running);
+        let (parked, running): (Vec<_>, Vec<_>) =
+            running.into_iter().partition(|(name, _)| names.contains(name));
+        self.running = running;
+        for (name, function) in parked {
+            self.detach(function);
+            let Some(program) = programs().find(|p| p.name == name && p.function == function)
+            else {
+                continue;
+            };
+            let was = self.statuses.iter_mut().find(|status| status.name == name);
+            let was = was.map(|status| {
+                status.state = State::Off;
+                std::mem::replace(&mut status.reason, reason.to_owned())
+            });
+            self.parked.push((program, was.unwrap_or_default()));
+        }
+    }
+
+    /// The parked ones of the programs `names`.
+    pub(super) fn parked(&self, names: &[&str]) -> impl Iterator<Item = &'static Program> {
+        let of = |name: &str| names.contains(&name);
+        self.parked.iter().filter(move |(p, _)| of(p.name)).map(|(program, _)| *program)
+    }
+
+    /// Attaches the parked ones of the programs `names` again, in the order they were
+    /// attached first.
+    ///
+    /// # Errors
+    ///
+    /// One sentence why the kernel refuses one. Then they all stay parked.
+    pub(super) fn unpark(&mut self, names: &[&str], root: &Root) -> Result<(), String> {
+        let waiting: Vec<_> = self.parked(names).collect();
+        for (n, program) in waiting.iter().enumerate() {
+            if let Err(error) = self.attach_again(program) {
+                waiting.iter().take(n).for_each(|started| self.detach(started.function));
+                return Err(reason::explain(&error, root));
+            }
+        }
+        let parked = std::mem::take(&mut self.parked);
+        let (back, parked): (Vec<_>, Vec<_>) =
+            parked.into_iter().partition(|(program, _)| names.contains(&program.name));
+        self.parked = parked;
+        for (program, was) in back {
+            self.running.push((program.name, program.function));
+            if let Some(status) = self.statuses.iter_mut().find(|s| s.name == program.name) {
+                (status.state, status.reason) = (State::Active, was);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties hash `name` of thread ids and stamps.
+    pub(super) fn forget_stamps(&mut self, name: &str) {
+        let map = self.ebpf.map_mut(name).map(HashMap::<_, u32, u64>::try_from);
+        let Some(Ok(mut stamps)) = map else { return };
+        let threads: Vec<u32> = stamps.keys().filter_map(Result::ok).collect();
+        for thread in threads {
+            // One that has gone meanwhile is forgotten just as well.
+            let _ = stamps.remove(&thread);
+        }
     }
 
     /// The descriptor of map `name`.
@@ -153,12 +237,31 @@ impl Object {
         let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
             return Err(format!("the eBPF object has no program {}", program.function));
         };
-        let run = |loaded: &mut BtfTracePoint, types| -> Result<(), ProgramError> {
+        let run = |loaded: &mut BtfTracePoint, types| -> Result<_, ProgramError> {
             loaded.load(program.hook, types)?;
-            loaded.attach()?;
-            Ok(())
+            loaded.attach()
         };
-        run(loaded, &self.types).map_err(|error| reason::explain(&error, root))
+        let link = run(loaded, &self.types).map_err(|error| reason::explain(&error, root))?;
+        self.links.push((program.function, link));
+        Ok(())
+    }
+
+    fn attach_again(&mut self, program: &Program) -> Result<(), ProgramError> {
+        let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
+            return Err(ProgramError::NotLoaded);
+        };
+        let link = loaded.attach()?;
+        self.links.push((program.function, link));
+        Ok(())
+    }
+
+    fn detach(&mut self, function: &str) {
+        let Some(place) = self.links.iter().position(|(of, _)| *of == function) else { return };
+        let (_, link) = self.links.swap_remove(place);
+        if let Some(Loaded::BtfTracePoint(program)) = self.ebpf.program_mut(function) {
+            // It fails only for a link that is gone.
+            let _ = program.detach(link);
+        }
     }
 
     /// Asks the kernel what each map really takes, and charges it to the first

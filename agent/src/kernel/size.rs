@@ -100,6 +100,16 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_is_no_aim() {
+        use super::super::Options;
+        let Options { unit_slots, map_limit_bytes, .. } = Options::default();
+        for cpus in [1, 2, 4, 8] {
+            let generous = Size::fit(cpus, unit_slots, map_limit_bytes).unwrap();
+            assert_eq!(Ok(generous), Size::fit(cpus, unit_slots, LIMIT), "{cpus} CPUs");
+        }
+    }
+
+    #[test]
     fn a_large_host_gets_fewer_rows_and_a_tiny_limit_a_sentence() {
         let size = Size::fit(64, 256, LIMIT).unwrap();
         assert!(size.unit_rows > 32 && size.unit_rows < 256, "{size:?}");

@@ -69,3 +69,40 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use holdfast_agent_ebpf::slots::{DETAIL, UNIT_SETS, unit_set};
+
+    use super::*;
+
+    #[test]
+    fn flags_are_of_one_entry_and_gone_when_it_is_given_away() {
+        let memory = tempfile::tempfile().unwrap();
+        memory.set_len(u64::from(UNIT_SETS) * size_of::<Set>() as u64).unwrap();
+        let sets = Cells::map(memory.as_fd(), UNIT_SETS as usize, true).unwrap();
+        let table = Table::new("unit", sets, unit_set);
+        let row = |key: u64| {
+            let entry = table.entries(key).iter().find(|e| e.key.load(Ordering::Relaxed) == key);
+            entry.map(|entry| entry.row.load(Ordering::Relaxed))
+        };
+        // Two that share a set.
+        let (one, other) = (7, 7 + u64::from(UNIT_SETS));
+        table.assign(one, 3).unwrap();
+        table.assign(other, 4).unwrap();
+        table.flag(one, DETAIL, true);
+        assert_eq!((row(one), row(other)), (Some(3 | DETAIL), Some(4)));
+        table.flag(one, DETAIL, true);
+        table.flag(other, DETAIL, false);
+        assert_eq!((row(one), row(other)), (Some(3 | DETAIL), Some(4)));
+        table.flag(one, DETAIL, false);
+        assert_eq!(row(one), Some(3));
+        table.flag(one, DETAIL, true);
+        table.assign(one, 5).unwrap();
+        assert_eq!(row(one), Some(5));
+        table.flag(99, DETAIL, true);
+        assert_eq!(row(99), None, "nobody's entry");
+    }
+}

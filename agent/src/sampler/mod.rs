@@ -9,6 +9,7 @@
 mod answer;
 mod blame;
 mod events;
+mod govern;
 mod panel;
 mod tell;
 
@@ -27,6 +28,7 @@ use crate::blame::{Blame, Bounds};
 use crate::catalogue::{AGENT_CPU, AGENT_MAPS, AGENT_RSS, Owner};
 use crate::conditions::{Conditions, Saved};
 use crate::frame::{Frame, Shape};
+use crate::governor;
 use crate::host::Root;
 use crate::kernel::{self, Events, Kernel, KernelEvent};
 use crate::losses::{Cause, Losses};
@@ -38,6 +40,7 @@ use crate::units::{Moved, OTHER, Units};
 
 use answer::Measuring;
 use events::Journal;
+use govern::Governing;
 use panel::Panel;
 
 /// Rows for network interfaces, and for devices where no eBPF map sets the number.
@@ -55,6 +58,10 @@ pub struct Options {
     pub unit_slots: usize,
     /// The limit the eBPF maps were sized for.
     pub map_limit_bytes: u64,
+    /// What the eBPF programs may cost.
+    pub governor: governor::Options,
+    /// From which share of stalled time on a unit is under pressure.
+    pub pressure_threshold: f64,
 }
 
 /// Where the sampler's words go and questions come from.
@@ -77,6 +84,7 @@ enum Event {
     Kernel,
     Request(Option<Request>),
     Measured,
+    Window,
     Shutdown,
 }
 
@@ -104,6 +112,7 @@ pub struct Sampler {
     moved: Vec<Moved>,
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
+    governing: Option<Governing>,
     statuses: Arc<[ProbeStatus]>,
     window_began: BootTime,
     second: u64,
@@ -152,6 +161,10 @@ impl Sampler {
             Some(Ok(ready)) => Some(ready),
             None => None,
         };
+        let governing = kernel.as_ref().ok().map(|kernel| {
+            let threshold = options.pressure_threshold;
+            Governing::new(options.governor, threshold, shape.units, kernel)
+        });
         let mut previous = Frame::new(shape);
         let now = BootTime::now();
         current.at = now;
@@ -173,6 +186,7 @@ impl Sampler {
             moved: Vec::new(),
             kernel_queue: Vec::new(),
             measuring: None,
+            governing,
             statuses: Arc::new([]),
             window_began: now,
             second: now.since_boot().as_secs(),
@@ -209,6 +223,7 @@ impl Sampler {
                 Event::Kernel => self.tell_kernel_events(BootTime::now()),
                 Event::Request(Some(request)) => self.answer(request),
                 Event::Measured => self.finish_measuring(),
+                Event::Window => self.finish_window(),
                 // The rims are gone: so is everybody.
                 Event::Request(None) | Event::Shutdown => break,
             }
@@ -224,6 +239,7 @@ impl Sampler {
         }
         let to_next = Duration::from_secs(self.second + 1).saturating_sub(now);
         let measured = self.measuring.as_ref().map(|measuring| measuring.until);
+        let window = self.governing.as_ref().and_then(Governing::until);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Event::Shutdown,
@@ -236,6 +252,7 @@ impl Sampler {
                 Event::Kernel
             }
             () = reached(measured) => Event::Measured,
+            () = reached(window) => Event::Window,
             request = self.channels.requests.recv() => Event::Request(request),
         }
     }
@@ -254,6 +271,7 @@ impl Sampler {
         self.panel.read(loaded, &mut self.current);
         self.tick_blame(now);
         self.follow_conditions(now);
+        self.govern(now);
         self.summarizer.tick(&self.previous, &self.current);
         let refused = self.summarizer.refused();
         self.losses.add(Cause::Series, refused - self.refused_series);
@@ -294,6 +312,7 @@ impl Sampler {
             vitals: vitals.clone(),
             probes: Arc::clone(&self.statuses),
             costs: self.panel.costs().cloned().collect(),
+            overhead: self.overhead(),
             tick_duration: BootTime::now().since(now),
             slots_used: self.units_live(),
             slots: self.slots(),

@@ -42,6 +42,10 @@ impl Panel {
         let mut begun = BootTime::now();
         for entry in &mut self.entries {
             let Ok(probe) = &mut entry.probe else { continue };
+            // What a shed program has counted is of another time.
+            if kernel.is_some_and(|kernel| kernel.shed_reason(entry.spec.programs).is_some()) {
+                continue;
+            }
             let failure = probe.read(kernel, frame).err();
             self.changed |= failure.is_some() != entry.failure.is_some();
             entry.failure = failure;
@@ -100,7 +104,9 @@ impl Entry {
                 }
             })
             .collect();
+        let shed = kernel.and_then(|kernel| kernel.shed_reason(self.spec.programs));
         let (state, reason) = match (&self.probe, &self.failure) {
+            (Ok(_), _) if shed.is_some() => (State::Off, shed.unwrap_or_default().to_owned()),
             (Err(reason), _) | (Ok(_), Some(reason)) => (State::Off, reason.clone()),
             (Ok(probe), None) => {
                 let lost = programs.iter().find(|program| program.state == State::Off);
@@ -111,7 +117,14 @@ impl Entry {
                 }
             }
         };
-        ProbeStatus { name: self.spec.name, state, reason, level: self.spec.level, programs }
+        ProbeStatus {
+            name: self.spec.name,
+            state,
+            reason,
+            level: self.spec.level,
+            depth: None,
+            programs,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const CHECK_EVERY: u64 = 5;
 impl Sampler {
     /// Tells the states of the probes, when they are not what was told last.
     pub(super) fn refresh_statuses(&mut self) {
-        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        let statuses = self.statuses(&[]);
         if *statuses == *self.statuses {
             return;
         }
@@ -41,7 +41,7 @@ impl Sampler {
         let version = env!("CARGO_PKG_VERSION");
         let message = format!("the agent {version} started");
         self.tell(Fact::new("agent.started", Severity::Info, message));
-        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        let statuses = self.statuses(&[]);
         let off = |ebpf_too: bool| {
             let off = statuses.iter().filter(|status| status.state == State::Off);
             off.filter(move |status| status.level == 0 || ebpf_too)
@@ -129,7 +129,7 @@ impl Sampler {
         self.kernel_queue = queue;
     }
 
-    fn tell(&mut self, fact: Fact) {
+    pub(super) fn tell(&mut self, fact: Fact) {
         self.enter(fact, BootTime::now(), clock::unix_ms());
     }
 

@@ -143,6 +143,11 @@ impl Units {
         self.table.name(cgroup_id)
     }
 
+    /// The cgroups of a slot, live or gone a short while ago.
+    pub fn ids(&self, slot: usize) -> impl Iterator<Item = u64> {
+        self.table.ids(slot)
+    }
+
     /// Brings everything up to date with the hierarchy. Appends to `moved` what
     /// happened since, but not what was there at the first call.
     pub fn follow(

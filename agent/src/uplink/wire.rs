@@ -129,6 +129,8 @@ pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {
         state: state(probe.state).into(),
         reason: text(&probe.reason),
         level: probe.level.into(),
+        depth: probe.depth.map(|depth| depth.name().to_owned()).unwrap_or_default(),
+        cost: 0.0,
         program: probe.programs.iter().map(program).collect(),
     }
 }

@@ -59,6 +59,8 @@ pub(super) fn probe(probe: &Probe) -> v1::ProbeReport {
         reason: probe.reason.clone(),
         level: probe.level,
         program: probe.programs.iter().map(program).collect(),
+        // How deep it looks is said in the reason, when it is not all the way.
+        ..v1::ProbeReport::default()
     }
 }
 

@@ -9,6 +9,7 @@
 mod blame;
 mod block;
 mod depth;
+mod detached;
 mod drops;
 mod irq;
 mod loading;

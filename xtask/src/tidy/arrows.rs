@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "agent/src/blame/",
     "agent/src/catalogue.rs",
     "agent/src/frame.rs",
+    "agent/src/governor/",
     "agent-ebpf/src/lib.rs",
     "proto/src/histogram.rs",
     "proto/src/limits.rs",
