@@ -134,7 +134,7 @@ pub struct ProcessCell {
 #[repr(C, align(64))]
 pub struct CpuCell {
     /// Clock of the run queue, or the monotonic clock in the task-storage form, at the
-    /// last switch that was looked at.
+    /// last switch.
     pub since: Word,
     /// One more than the slot of the unit that runs, since then; 0 when idle or not known.
     pub running: Word,
@@ -145,7 +145,9 @@ pub struct CpuCell {
     pub changed: Word,
     /// Switches to the idle task.
     pub idle: Word,
-    /// At depth [`SAMPLED`](crate::depth::SAMPLED), switches to pass over before the next look.
+    /// At depth [`SAMPLED`](crate::depth::SAMPLED), clock at the last switch that was looked at.
+    pub looked: Word,
+    /// Switches to pass over before the next look.
     pub skip: Half,
     /// For how many switches that look counts; 0 before the first.
     pub weight: Half,

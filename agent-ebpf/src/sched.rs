@@ -40,6 +40,10 @@ static TASKS: TaskStorage<u64> = TaskStorage::new();
 /// In a task's state: it has ended and does not come back (`TASK_DEAD`).
 const DEAD: u32 = 0x80;
 
+/// Slices this long are all counted, whatever the depth: they are few, and one that is
+/// missed or taken for many makes much of a difference.
+const LONG_NS: u64 = 200_000;
+
 struct Switch {
     previous: Pointer,
     next: Pointer,
@@ -97,18 +101,13 @@ impl Switch {
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) {
     let Some((cpu, here)) = here() else { return };
-    if here.depth >= depth::SAMPLED {
-        // What is remembered of the task that runs goes out of date.
-        here.running = 0;
-        if here.skip > 0 {
-            here.skip -= 1;
-            return;
-        }
-        return sample(cpu, here, &Switch::read(&ctx));
-    }
     let switch = Switch::read(&ctx);
     let next = switch.next;
-    account(cpu, here, &switch, clock(next), |_| Some(arrival(next)));
+    if here.depth >= depth::SAMPLED {
+        sample(cpu, here, &switch, clock(next));
+    } else {
+        account(cpu, here, &switch, clock(next), |_| Some(arrival(next)));
+    }
 }
 
 /// The switch of the form with task storage, which looks at every switch whatever the
@@ -251,27 +250,24 @@ fn account(
 /// Charges both units with a switch that counts for all since the last one looked at.
 /// Needs nothing that those passed over would have left behind.
 #[inline(always)]
-fn sample(cpu: u32, here: &mut CpuCell, switch: &Switch) {
+fn sample(cpu: u32, here: &mut CpuCell, switch: &Switch, now: u64) {
     let first_row = cpu * setting!(unit_rows);
-    let now = clock(switch.next);
-    let n = here.weight.max(1);
-    let before = core::mem::replace(&mut here.since, now);
-    here.weight = stride(before, now, n);
-    here.skip = here.weight - 1;
-
-    // SAFETY: `previous` is a task.
-    if unsafe { member::<u32>(switch.previous, offset!(task_pid)) } != 0 {
-        // SAFETY: `previous` is a task.
-        let (slot, came) = unsafe {
-            (
-                units::slot(task_cgroup_id(switch.previous)),
-                member::<u64>(switch.previous, offset!(task_last_arrival)),
-            )
-        };
-        let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
-        leave(cell, switch, interval(came, now), n);
+    // Which unit runs is not followed any more.
+    here.running = 0;
+    let long = now.wrapping_sub(core::mem::replace(&mut here.since, now)) >= LONG_NS;
+    if here.skip > 0 {
+        here.skip -= 1;
+        if long {
+            leave_unfollowed(first_row, switch, now, 1);
+        }
+        return;
     }
+    let n = here.weight.max(1);
+    here.weight = stride(here.looked, now, n);
+    here.skip = here.weight - 1;
+    here.looked = now;
 
+    leave_unfollowed(first_row, switch, now, if long { 1 } else { n });
     // SAFETY: `next` is a task.
     if unsafe { member::<u32>(switch.next, offset!(task_pid)) } == 0 {
         here.idle += u64::from(n);
@@ -280,6 +276,23 @@ fn sample(cpu: u32, here: &mut CpuCell, switch: &Switch) {
     // SAFETY: `next` is a task.
     let unit = units::flagged_slot(unsafe { task_cgroup_id(switch.next) });
     arrive(first_row, here.depth, unit, Some(arrival(switch.next)), now, n);
+}
+
+/// Charges the unit that leaves the CPU, of which nothing is remembered.
+#[inline(always)]
+fn leave_unfollowed(first_row: u32, switch: &Switch, now: u64, n: u32) {
+    // SAFETY: `previous` is a task.
+    let (slot, came) = unsafe {
+        if member::<u32>(switch.previous, offset!(task_pid)) == 0 {
+            return;
+        }
+        (
+            units::slot(task_cgroup_id(switch.previous)),
+            member::<u64>(switch.previous, offset!(task_last_arrival)),
+        )
+    };
+    let Some(cell) = SCHED.get_ptr_mut(first_row + slot) else { return lost(Loss::OutOfRange) };
+    leave(cell, switch, interval(came, now), n);
 }
 
 /// Charges the unit that leaves the CPU with `n` slices like this one.

@@ -154,9 +154,10 @@ fn time_off_the_cpu_is_what_work_leaves() -> Result<()> {
     let expected = 2.0 * lives - cpu;
     let off = rig.value(UNIT_OFF_CPU, SLOT);
     eprintln!("{off} ns off the CPU, expected {expected}, beside {cpu} on it");
-    // The start of a program is a part of its life before it is in the unit.
-    let limit = 0.04 * expected;
-    ensure!((off - expected).abs() <= limit, "{off} ns off the CPU, expected {expected}");
+    // The start of a program is a part of its life before it is in the unit, longer on
+    // a busy machine. Nothing makes it more: work that is not taken off would.
+    ensure!(off <= 1.01 * expected, "{off} ns off the CPU, expected {expected}");
+    ensure!(off >= 0.92 * expected, "{off} ns off the CPU, expected {expected}");
     let host = rig.value(HOST_OFF_CPU, 0);
     ensure!(host >= off, "{host} ns off the CPU on the host, {off} in the unit");
     Ok(())
