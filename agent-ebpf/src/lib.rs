@@ -21,6 +21,12 @@ pub mod maps {
     pub const SCHED: &str = "SCHED";
     /// `cpus` × `device_rows` [`BlockCell`](crate::cells::BlockCell).
     pub const BLOCK: &str = "BLOCK";
+    /// `unit_rows` [`UnitDiskCell`](crate::cells::UnitDiskCell).
+    pub const UNIT_DISK: &str = "UNIT_DISK";
+    /// `shared_devices` × `unit_rows` [`UnitBlockCell`](crate::cells::UnitBlockCell).
+    pub const UNIT_BLOCK: &str = "UNIT_BLOCK";
+    /// [`RequestSet`](crate::cells::RequestSet)s of requests under way.
+    pub const REQUESTS: &str = "REQUESTS";
     /// `unit_rows` [`TcpCell`](crate::cells::TcpCell).
     pub const TCP: &str = "TCP";
     /// `unit_rows` [`Histogram`](crate::cells::Histogram) of time in direct reclaim.

@@ -21,6 +21,9 @@ losses! {
     TaskStorage = "ebpf.task_storage_refused";
     /// A request without the time it was made: the device's `iostats` is off.
     RequestUnstamped = "ebpf.request_unstamped";
+    /// A request whose stamp of issue had to make room for that of another: its unit
+    /// and its queue and service times are not known.
+    RequestOverwritten = "ebpf.request_stamp_overwritten";
     /// More tasks in direct reclaim at once than the map holds.
     ReclaimMapFull = "ebpf.reclaim_map_full";
     /// The end of a reclaim whose begin was not seen.

@@ -62,6 +62,12 @@ offsets! {
     queue_disk = "request_queue.disk", 8;
     disk_major = "gendisk.major", 4;
     disk_minor = "gendisk.first_minor", 4;
+    request_bio = "request.bio", 8;
+    bio_group = "bio.bi_blkg", 8;
+    group_controller = "blkcg_gq.blkcg", 8;
+    controller_cgroup = "blkcg.css.cgroup", 8;
+    cgroup_root = "cgroup.root", 8;
+    root_hierarchy = "cgroup_root.hierarchy_id", 4;
 
     sock_protocol = "sock.sk_protocol", 2;
     sock_error = "sock.sk_err", 4;

@@ -29,12 +29,16 @@ settings! {
     unit_rows;
     /// Device rows, row 0 included.
     device_rows;
+    /// Device rows of the table that has units, too; devices beyond are in row 0.
+    shared_devices;
     /// 1: `sched_switch` has the previous state before both tasks (5.18 only).
     state_before_tasks;
     /// Where the previous task's state is: one of [`state`].
     previous_state;
     /// 1: a request knows its disk itself (before 5.17); 0: through its queue.
     disk_in_request;
+    /// 1: a request knows the cgroup it is charged to (`CONFIG_BLK_CGROUP`).
+    request_has_cgroup;
     /// 1: `mark_victim` gives the task; 0: only its process id.
     victim_is_task;
     /// 1: `sched_process_exit` says whether the whole process is dead.

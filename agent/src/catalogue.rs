@@ -204,6 +204,16 @@ catalogue! {
     DISK_READ_SIZE = "disk.read.size", Histogram, Bytes, Device, "block", "Size of reads";
     DISK_WRITE_SIZE = "disk.write.size", Histogram, Bytes, Device, "block", "Size of writes";
     DISK_ERRORS = "disk.errors", Counter, Count, Device, "block", "Requests that failed";
+    DISK_READ_QUEUE = "disk.read.queue.latency", Histogram, Nanoseconds, Device, "block", "Time reads waited before they went to the device";
+    DISK_WRITE_QUEUE = "disk.write.queue.latency", Histogram, Nanoseconds, Device, "block", "Time writes waited before they went to the device";
+    DISK_READ_SERVICE = "disk.read.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for reads";
+    DISK_WRITE_SERVICE = "disk.write.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for writes";
+    UNIT_READ_LATENCY = "disk.read.latency", Histogram, Nanoseconds, Unit, "block", "Time the unit's reads took, queue and device together";
+    UNIT_WRITE_LATENCY = "disk.write.latency", Histogram, Nanoseconds, Unit, "block", "Time the unit's writes took, queue and device together";
+    UNIT_DISK_ERRORS = "disk.errors", Counter, Count, Unit, "block", "The unit's requests that failed";
+    UNIT_READ_REQUESTED = "disk.read.requested.bytes", Counter, Bytes, Unit, "block", "Read by the unit's requests, whatever controllers its cgroup has";
+    UNIT_WRITE_REQUESTED = "disk.write.requested.bytes", Counter, Bytes, Unit, "block", "Written by the unit's requests, whatever controllers its cgroup has";
+    UNIT_IN_FLIGHT = "disk.in_flight.byte_seconds", Counter, Bytes, Unit, "block", "Bytes of the unit's reads and writes times the seconds the device had them; its rate is what the unit had in flight on average";
 
     // Block devices, from /proc.
     DISK_READS = "disk.read.operations", Counter, Count, Device, "procfs", "Reads completed";

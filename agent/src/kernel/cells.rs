@@ -9,7 +9,9 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, UnitBlockCell, UnitDiskCell, Word,
+};
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -24,6 +26,10 @@ pub unsafe trait Cell {}
 unsafe impl Cell for SchedCell {}
 // SAFETY: as above.
 unsafe impl Cell for BlockCell {}
+// SAFETY: as above.
+unsafe impl Cell for UnitDiskCell {}
+// SAFETY: as above.
+unsafe impl Cell for UnitBlockCell {}
 // SAFETY: as above.
 unsafe impl Cell for TcpCell {}
 // SAFETY: as above.

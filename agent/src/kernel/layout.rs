@@ -14,6 +14,8 @@ const SWITCH: &str = "sched_switch";
 const EXIT: &str = "sched_process_exit";
 const VICTIM: &str = "mark_victim";
 const RETRANSMIT: &str = "tcp_retransmit_skb";
+const ISSUE: &str = "block_rq_issue";
+const COMPLETE: &str = "block_rq_complete";
 
 /// Offsets, settings, and what is missing.
 #[derive(Debug)]
@@ -97,6 +99,10 @@ impl Layout {
         if hook == RETRANSMIT && self.arguments(hook).len() < 2 {
             return Some(format!("this kernel's tracepoint {hook} has unknown arguments"));
         }
+        let request = Argument::Pointer("request".to_owned());
+        if [ISSUE, COMPLETE].contains(&hook) && self.arguments(hook).first() != Some(&request) {
+            return Some(format!("this kernel's tracepoint {hook} does not begin with the request"));
+        }
         None
     }
 
@@ -134,6 +140,12 @@ impl Layout {
             state_before_tasks: u32::from(switch.get(1) != Some(&task) && switch.len() >= 4),
             previous_state: self.previous_state().unwrap_or(state::ARGUMENT),
             disk_in_request: u32::from(!self.has("request_queue.disk")),
+            request_has_cgroup: u32::from(
+                ["request.bio", "bio.bi_blkg", "blkcg_gq.blkcg", "blkcg.css.cgroup"]
+                    .iter()
+                    .chain(&["cgroup.root", "cgroup_root.hierarchy_id"])
+                    .all(|path| self.has(path)),
+            ),
             victim_is_task: u32::from(self.arguments(VICTIM).first() == Some(&task)),
             exit_says_dead: u32::from(self.arguments(EXIT).get(1) == Some(&Argument::Bool)),
             retransmit_has_error: u32::from(self.arguments(RETRANSMIT).len() >= 3),

@@ -21,7 +21,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::RingBuf;
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, UnitBlockCell, UnitDiskCell, Word,
+};
 use holdfast_agent_ebpf::slots::{
     DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
 };
@@ -117,6 +119,8 @@ pub struct Kernel {
     size: Size,
     sched: PerCpu<SchedCell>,
     block: PerCpu<BlockCell>,
+    unit_disk: Cells<UnitDiskCell>,
+    unit_block: Cells<UnitBlockCell>,
     tcp: Cells<TcpCell>,
     reclaim: Cells<Histogram>,
     process: Cells<ProcessCell>,
@@ -146,6 +150,13 @@ impl Kernel {
         Ok(Self {
             sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
+            unit_disk: map(&object, maps::UNIT_DISK, unit_rows, false)?,
+            unit_block: map(
+                &object,
+                maps::UNIT_BLOCK,
+                size.shared_devices as usize * unit_rows,
+                false,
+            )?,
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
             process: map(&object, maps::PROCESS, unit_rows, false)?,
@@ -276,6 +287,26 @@ impl Kernel {
     #[must_use]
     pub fn block(&self) -> &PerCpu<BlockCell> {
         &self.block
+    }
+
+    /// What the block programs count, by unit slot.
+    #[must_use]
+    pub fn unit_disk(&self) -> &Cells<UnitDiskCell> {
+        &self.unit_disk
+    }
+
+    /// What a unit's reads and writes did to a device, by device row and unit slot.
+    /// Devices from [`shared_devices`](Self::shared_devices) on are in row 0.
+    #[must_use]
+    pub fn unit_block(&self, device_row: usize, slot: usize) -> Option<&UnitBlockCell> {
+        let rows = self.size.unit_rows as usize;
+        (slot < rows).then(|| self.unit_block.get(device_row * rows + slot)).flatten()
+    }
+
+    /// Device rows that [`unit_block`](Self::unit_block) knows, row 0 included.
+    #[must_use]
+    pub fn shared_devices(&self) -> usize {
+        self.size.shared_devices as usize
     }
 
     /// What the TCP programs count, by unit slot.

@@ -44,6 +44,7 @@ impl Object {
         let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
+        layout.settings.shared_devices = size.shared_devices;
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
@@ -205,6 +206,8 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .map_max_entries(maps::CPUS, size.cpus)
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
+        .map_max_entries(maps::UNIT_DISK, per_unit)
+        .map_max_entries(maps::UNIT_BLOCK, size.shared_devices * per_unit)
         .map_max_entries(maps::TCP, per_unit)
         .map_max_entries(maps::RECLAIM, per_unit)
         .map_max_entries(maps::PROCESS, per_unit)

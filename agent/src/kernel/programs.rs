@@ -54,6 +54,16 @@ const REQUEST: &[&str] = &[
     "gendisk.major",
     "gendisk.first_minor",
 ];
+const REQUEST_CGROUP: &[&str] = &[
+    "request.bio",
+    "bio.bi_blkg",
+    "blkcg_gq.blkcg",
+    "blkcg.css.cgroup",
+    "cgroup.root",
+    "cgroup_root.hierarchy_id",
+    "cgroup.kn",
+    "kernfs_node.id",
+];
 const STATUS: &[&str] = &[
     "task_struct.signal",
     "task_struct.group_leader",
@@ -65,6 +75,8 @@ const STATUS: &[&str] = &[
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
 
 const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS];
+const BLOCK_MAPS: &[&str] = &[maps::BLOCK, maps::DEVICES, maps::UNIT_DISK, maps::UNIT_BLOCK];
+const ISSUE_MAPS: &[&str] = &[maps::REQUESTS, maps::UNITS];
 const SOCKET_MAPS: &[&str] = &[maps::TCP, maps::UNITS];
 const PROCESS_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS, maps::EVENTS];
 
@@ -117,7 +129,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
                 "block_rq_complete",
                 "block_rq_complete",
                 &[REQUEST, &["request.q", "request_queue.disk"]],
-                &[maps::BLOCK, maps::DEVICES],
+                BLOCK_MAPS,
             )],
             drawback: "",
         },
@@ -128,9 +140,33 @@ pub(super) const CHOICES: &[&[Form]] = &[
                 "block_rq_complete",
                 "block_rq_complete",
                 &[REQUEST, &["request.rq_disk"]],
-                &[maps::BLOCK, maps::DEVICES],
+                BLOCK_MAPS,
             )],
             drawback: "",
+        },
+    ],
+    &[
+        Form {
+            variant: "tp_btf request",
+            fits: |kernel| kernel.request_has_cgroup == 1,
+            programs: &[on(
+                "block_rq_issue",
+                "block_rq_issue",
+                &[&["request.start_time_ns"], REQUEST_CGROUP],
+                ISSUE_MAPS,
+            )],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf current",
+            fits: |kernel| kernel.request_has_cgroup == 0,
+            programs: &[on(
+                "block_rq_issue",
+                "block_rq_issue",
+                &[&["request.start_time_ns"]],
+                ISSUE_MAPS,
+            )],
+            drawback: "this kernel's requests do not know their cgroup (CONFIG_BLK_CGROUP), so what is written back later is charged to no unit",
         },
     ],
     &[Form::plain(&[

@@ -1,7 +1,10 @@
 //! How large the maps may be: computed before anything is created, from the
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
-use holdfast_agent_ebpf::cells::{BlockCell, CpuCell, Histogram, ProcessCell, SchedCell, TcpCell};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, ProcessCell, REQUEST_STAMPS, RequestStamp, SchedCell, TcpCell,
+    UnitBlockCell, UnitDiskCell,
+};
 use holdfast_agent_ebpf::records::RING_BYTES;
 use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
 
@@ -23,6 +26,8 @@ pub(super) struct Size {
     pub(super) cpus: u32,
     pub(super) unit_rows: u32,
     pub(super) device_rows: u32,
+    /// Device rows of the table that has a cell for each unit, too.
+    pub(super) shared_devices: u32,
 }
 
 impl Size {
@@ -33,14 +38,20 @@ impl Size {
         let fixed = REST
             + of(RING_BYTES)
             + u64::from(UNIT_SETS + DEVICE_SETS) * of(size_of::<Set>())
-            + n * of(size_of::<CpuCell>());
+            + n * of(size_of::<CpuCell>())
+            + u64::from(REQUEST_STAMPS) * of(size_of::<RequestStamp>());
         let device_row = n * of(size_of::<BlockCell>());
         let unit_row = n * of(size_of::<SchedCell>())
-            + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>());
+            + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>())
+            + of(size_of::<UnitDiskCell>());
 
         let left = limit.saturating_sub(fixed);
         let device_rows = (left / 4 / device_row).min(DEVICE_ROWS);
         let left = left.saturating_sub(device_rows * device_row);
+        // What units do to single devices may cost an eighth more.
+        let shared_devices =
+            (unit_row / 8 / of(size_of::<UnitBlockCell>())).clamp(1, device_rows.max(1));
+        let unit_row = unit_row + shared_devices * of(size_of::<UnitBlockCell>());
         let unit_rows = (left / unit_row).min(unit_slots as u64 + u64::from(RESERVED_ROWS));
         if device_rows < FEWEST_DEVICES || unit_rows < FEWEST_ROWS {
             let need = fixed + FEWEST_ROWS * unit_row + FEWEST_DEVICES * 4 * device_row + 8 * PAGE;
@@ -48,7 +59,12 @@ impl Size {
                 "the map memory limit of {limit} bytes is too small for {n} CPUs: raise it to {need} or more"
             ));
         }
-        Ok(Self { cpus: n as u32, unit_rows: unit_rows as u32, device_rows: device_rows as u32 })
+        Ok(Self {
+            cpus: n as u32,
+            unit_rows: unit_rows as u32,
+            device_rows: device_rows as u32,
+            shared_devices: shared_devices as u32,
+        })
     }
 }
 
