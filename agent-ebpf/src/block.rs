@@ -62,8 +62,7 @@ pub fn block_rq_issue(ctx: BtfTracePointContext) {
     // whose request and start do not match is not believed.
     unsafe {
         let [first, second] = &mut (*set).entries;
-        let (mine, other) =
-            if second.request == key { (second, first) } else { (first, second) };
+        let (mine, other) = if second.request == key { (second, first) } else { (first, second) };
         if mine.request == key && mine.start == start {
             // Issued again, perhaps by a worker of the kernel: the unit stays.
             mine.issued = issued;

@@ -152,7 +152,23 @@ pub struct TcpCell {
 /// A connect this long lost its first SYN: that is when the kernel sends it again.
 pub const SLOW_CONNECT_NS: u64 = 1_000_000_000;
 
-/// Ends of processes, for one unit.
+/// Sums over the living tasks of one unit. Each pass over all tasks adds to them: a
+/// pass's result is what it added.
+#[repr(C)]
+pub struct TaskCell {
+    /// Threads.
+    pub threads: Word,
+    /// Processes.
+    pub processes: Word,
+    /// Threads in uninterruptible sleep.
+    pub uninterruptible: Word,
+    /// Pages of memory that processes have in RAM.
+    pub rss_pages: Word,
+    /// Major faults of the processes so far, ended threads included.
+    pub major_faults: Word,
+}
+
+/// Begins and ends of processes, for one unit.
 #[repr(C)]
 pub struct ProcessCell {
     /// Processes that ended.
@@ -163,8 +179,18 @@ pub struct ProcessCell {
     pub by_error: Word,
     /// Processes killed because memory ran out.
     pub oom_kills: Word,
+    /// Programs started.
+    pub execs: Word,
+    /// Processes started.
+    pub forks: Word,
+    /// Threads started in processes that were there.
+    pub threads: Word,
+    /// Tasks found that had waited in the kernel for too long.
+    pub hung: Word,
+    /// Major faults of processes that ended.
+    pub major_faults: Word,
     /// Rate limits of the event kinds: a unit that floods hides no other.
-    pub windows: [Window; crate::records::kind::COUNT],
+    pub windows: [Window; crate::records::kind::WINDOWS],
 }
 
 /// What a CPU remembers between two events. A cache line, so that CPUs do not

@@ -31,6 +31,12 @@ pub mod maps {
     pub const TCP: &str = "TCP";
     /// `unit_rows` [`Histogram`](crate::cells::Histogram) of time in direct reclaim.
     pub const RECLAIM: &str = "RECLAIM";
+    /// `unit_rows` [`Histogram`](crate::cells::Histogram) of time in direct compaction.
+    pub const COMPACTION: &str = "COMPACTION";
+    /// `unit_rows` [`Histogram`](crate::cells::Histogram) of the time of file syncs.
+    pub const SYNC: &str = "SYNC";
+    /// `unit_rows` [`TaskCell`](crate::cells::TaskCell).
+    pub const TASK_SUMS: &str = "TASK_SUMS";
     /// `unit_rows` [`ProcessCell`](crate::cells::ProcessCell).
     pub const PROCESS: &str = "PROCESS";
     /// One [`CpuCell`](crate::cells::CpuCell) per possible CPU.
@@ -43,8 +49,12 @@ pub mod maps {
     pub const LOSSES: &str = "LOSSES";
     /// Ring buffer of [`Event`](crate::records::Event).
     pub const EVENTS: &str = "EVENTS";
-    /// Hash: thread id to the time it entered direct reclaim.
+    /// Hash: thread id, and for what, to the time it entered direct reclaim or compaction.
     pub const RECLAIMING: &str = "RECLAIMING";
+    /// Hash: thread id to the time it began to sync a file.
+    pub const SYNCING: &str = "SYNCING";
+    /// Hash: id of a process chosen to be killed, where only its end tells its unit.
+    pub const VICTIMS: &str = "VICTIMS";
     /// Task storage: when the task became runnable.
     pub const TASKS: &str = "TASKS";
     /// Socket storage: when the socket began to connect.

@@ -14,9 +14,12 @@
 mod baseline;
 mod block;
 mod exit;
+mod lifecycle;
 mod memory;
 mod sched;
 mod support;
+mod sync;
+mod tasks;
 mod tcp;
 
 /// Kernel structures may be read by programs under a licence compatible with the GPL.

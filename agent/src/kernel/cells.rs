@@ -10,7 +10,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, UnitBlockCell, UnitDiskCell, Word,
+    BlockCell, Histogram, ProcessCell, SchedCell, TaskCell, TcpCell, UnitBlockCell, UnitDiskCell,
+    Word,
 };
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -34,6 +35,8 @@ unsafe impl Cell for UnitBlockCell {}
 unsafe impl Cell for TcpCell {}
 // SAFETY: as above.
 unsafe impl Cell for ProcessCell {}
+// SAFETY: as above.
+unsafe impl Cell for TaskCell {}
 // SAFETY: as above.
 unsafe impl Cell for Histogram {}
 // SAFETY: as above.

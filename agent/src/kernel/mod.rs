@@ -12,6 +12,7 @@ mod events;
 mod fdinfo;
 mod layout;
 mod object;
+mod pass;
 mod programs;
 mod reason;
 mod size;
@@ -22,7 +23,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::RingBuf;
 use holdfast_agent_ebpf::cells::{
-    BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, UnitBlockCell, UnitDiskCell, Word,
+    BlockCell, Histogram, ProcessCell, SchedCell, TaskCell, TcpCell, UnitBlockCell, UnitDiskCell,
+    Word,
 };
 use holdfast_agent_ebpf::slots::{
     DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
@@ -123,6 +125,9 @@ pub struct Kernel {
     unit_block: Cells<UnitBlockCell>,
     tcp: Cells<TcpCell>,
     reclaim: Cells<Histogram>,
+    compaction: Cells<Histogram>,
+    sync: Cells<Histogram>,
+    task_sums: Cells<TaskCell>,
     process: Cells<ProcessCell>,
     losses: Cells<Word>,
     units: Table,
@@ -159,6 +164,9 @@ impl Kernel {
             )?,
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
+            compaction: map(&object, maps::COMPACTION, unit_rows, false)?,
+            sync: map(&object, maps::SYNC, unit_rows, false)?,
+            task_sums: map(&object, maps::TASK_SUMS, unit_rows, false)?,
             process: map(&object, maps::PROCESS, unit_rows, false)?,
             losses: map(&object, maps::LOSSES, loss::NAMES.len(), false)?,
             units: Table::new("unit", units, unit_set),
@@ -321,6 +329,36 @@ impl Kernel {
         &self.reclaim
     }
 
+    /// Time in direct compaction, by unit slot.
+    #[must_use]
+    pub fn compaction(&self) -> &Cells<Histogram> {
+        &self.compaction
+    }
+
+    /// Time of syncs of files, by unit slot.
+    #[must_use]
+    pub fn sync(&self) -> &Cells<Histogram> {
+        &self.sync
+    }
+
+    /// Passes over all tasks of the host, now, and puts what was found into `found`, by
+    /// unit slot. Whoever else does so at the same time must wait.
+    ///
+    /// # Errors
+    ///
+    /// The program is off, or the kernel ends the pass early.
+    pub fn count_tasks(&self, found: &mut Vec<TaskSums>) -> io::Result<()> {
+        let pass = self.object.task_pass.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let sums = |slot| self.task_sums.get(slot).map_or_else(TaskSums::default, TaskSums::of);
+        found.clear();
+        found.extend((0..self.task_sums.len()).map(sums));
+        pass.run()?;
+        for (slot, found) in found.iter_mut().enumerate() {
+            *found = sums(slot).since(found);
+        }
+        Ok(())
+    }
+
     /// Ends of processes, by unit slot.
     #[must_use]
     pub fn process(&self) -> &Cells<ProcessCell> {
@@ -351,6 +389,43 @@ impl Kernel {
             return Err(joined);
         }
         Ok((!joined.is_empty()).then_some(joined))
+    }
+}
+
+/// What the tasks of a unit add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskSums {
+    /// Threads.
+    pub threads: u64,
+    /// Processes.
+    pub processes: u64,
+    /// Threads in uninterruptible sleep.
+    pub uninterruptible: u64,
+    /// Pages of memory that processes have in RAM.
+    pub rss_pages: u64,
+    /// Major faults of the processes so far.
+    pub major_faults: u64,
+}
+
+impl TaskSums {
+    fn of(cell: &TaskCell) -> Self {
+        Self {
+            threads: load(&cell.threads),
+            processes: load(&cell.processes),
+            uninterruptible: load(&cell.uninterruptible),
+            rss_pages: load(&cell.rss_pages),
+            major_faults: load(&cell.major_faults),
+        }
+    }
+
+    fn since(self, before: &Self) -> Self {
+        Self {
+            threads: self.threads.wrapping_sub(before.threads),
+            processes: self.processes.wrapping_sub(before.processes),
+            uninterruptible: self.uninterruptible.wrapping_sub(before.uninterruptible),
+            rss_pages: self.rss_pages.wrapping_sub(before.rss_pages),
+            major_faults: self.major_faults.wrapping_sub(before.major_faults),
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
+use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
-use super::programs::{CHOICES, EMPTY, Form, Program};
+use super::pass::Pass;
+use super::programs::{CHOICES, EMPTY, Form, Kind, Program};
 use super::size::Size;
 use super::{Options, ProgramStatus, State, fdinfo, reason};
 use crate::host::Root;
@@ -31,6 +32,8 @@ pub(super) struct Object {
     /// Function of each program that runs, by the name it is reported as.
     pub(super) running: Vec<(&'static str, &'static str)>,
     pub(super) map_bytes: u64,
+    /// `None` when its program is off.
+    pub(super) task_pass: Option<Pass>,
 }
 
 impl Object {
@@ -40,7 +43,8 @@ impl Object {
     ///
     /// One sentence why nothing at all can be loaded.
     pub(super) fn load(options: &Options, size: Size, root: &Root) -> Result<Self, String> {
-        let hooks: BTreeSet<_> = programs().map(|program| program.hook).collect();
+        let typed = programs().filter(|program| program.kind == Kind::Typed);
+        let hooks: BTreeSet<_> = typed.map(|program| program.hook).collect();
         let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
@@ -54,6 +58,7 @@ impl Object {
             statuses: Vec::new(),
             running: Vec::new(),
             map_bytes: 0,
+            task_pass: None,
         };
         for forms in CHOICES {
             object.choose(forms, &layout, options, root);
@@ -124,8 +129,7 @@ impl Object {
             if options.disabled.iter().any(|d| *d == name || *d == format!("{name}/{short}")) {
                 return Err(format!("{} is disabled in the configuration", form.variant));
             }
-            let members: Vec<_> = program.members.concat();
-            if let Some(missing) = layout.lacks(program.hook, &members) {
+            if let Some(missing) = layout.program_lacks(program) {
                 return Err(missing);
             }
         }
@@ -133,10 +137,11 @@ impl Object {
             if let Err(refusal) = self.attach(program, root) {
                 // Half a form would count nonsense.
                 for started in form.programs.iter().take(n) {
-                    if let Some(Loaded::BtfTracePoint(p)) = self.ebpf.program_mut(started.function)
-                    {
-                        let _ = p.unload();
-                    }
+                    let _ = match self.ebpf.program_mut(started.function) {
+                        Some(Loaded::BtfTracePoint(program)) => program.unload(),
+                        Some(Loaded::RawTracePoint(program)) => program.unload(),
+                        _ => Ok(()),
+                    };
                 }
                 return Err(refusal);
             }
@@ -145,15 +150,30 @@ impl Object {
     }
 
     fn attach(&mut self, program: &Program, root: &Root) -> Result<(), String> {
-        let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
-            return Err(format!("the eBPF object has no program {}", program.function));
-        };
-        let run = |loaded: &mut BtfTracePoint, types| -> Result<(), ProgramError> {
-            loaded.load(program.hook, types)?;
-            loaded.attach()?;
+        let (hook, types) = (program.hook, &self.types);
+        let mut run = |loaded: &mut Loaded| -> Result<(), ProgramError> {
+            match loaded {
+                Loaded::BtfTracePoint(loaded) => {
+                    loaded.load(hook, types)?;
+                    loaded.attach()?;
+                }
+                Loaded::RawTracePoint(loaded) => {
+                    loaded.load()?;
+                    loaded.attach(hook)?;
+                }
+                Loaded::Iter(loaded) => {
+                    loaded.load(hook, types)?;
+                    self.task_pass = Some(Pass::attach(loaded.fd()?.as_fd())?);
+                }
+                _ => return Err(ProgramError::UnexpectedProgramType),
+            }
             Ok(())
         };
-        run(loaded, &self.types).map_err(|error| reason::explain(&error, root))
+        let loaded = self
+            .ebpf
+            .program_mut(program.function)
+            .ok_or_else(|| format!("the eBPF object has no program {}", program.function))?;
+        run(loaded).map_err(|error| reason::explain_attach(&error, program, root))
     }
 
     /// Asks the kernel what each map really takes, and charges it to the first
@@ -210,6 +230,9 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .map_max_entries(maps::UNIT_BLOCK, size.shared_devices * per_unit)
         .map_max_entries(maps::TCP, per_unit)
         .map_max_entries(maps::RECLAIM, per_unit)
+        .map_max_entries(maps::COMPACTION, per_unit)
+        .map_max_entries(maps::SYNC, per_unit)
+        .map_max_entries(maps::TASK_SUMS, per_unit)
         .map_max_entries(maps::PROCESS, per_unit)
         .load(&object)
         .map_err(|error| reason::explain(&error, root))

@@ -2,8 +2,8 @@
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, ProcessCell, REQUEST_STAMPS, RequestStamp, SchedCell, TcpCell,
-    UnitBlockCell, UnitDiskCell,
+    BlockCell, CpuCell, Histogram, ProcessCell, REQUEST_STAMPS, RequestStamp, SchedCell, TaskCell,
+    TcpCell, UnitBlockCell, UnitDiskCell,
 };
 use holdfast_agent_ebpf::records::RING_BYTES;
 use holdfast_agent_ebpf::slots::{DEVICE_SETS, RESERVED_ROWS, Set, UNIT_SETS};
@@ -16,9 +16,9 @@ const DEVICE_ROWS: u64 = 32;
 const FEWEST_ROWS: u64 = 2 + RESERVED_ROWS as u64;
 /// Fewest rows for devices.
 const FEWEST_DEVICES: u64 = 2;
-/// The hash of stalled threads, the two storages' buckets, the globals, the ring
+/// The hashes of stalled threads and of victims, the two storages' buckets, the globals, the ring
 /// buffer's own pages and each map's bookkeeping; measured, with room to spare.
-const REST: u64 = 256 * 1024;
+const REST: u64 = 384 * 1024;
 
 /// Numbers of entries of the maps whose size depends on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Size {
         let device_row = n * of(size_of::<BlockCell>());
         let unit_row = n * of(size_of::<SchedCell>())
             + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>())
-            + of(size_of::<UnitDiskCell>());
+            + of(size_of::<UnitDiskCell>() + size_of::<TaskCell>() + 2 * size_of::<Histogram>());
 
         let left = limit.saturating_sub(fixed);
         let device_rows = (left / 4 / device_row).min(DEVICE_ROWS);

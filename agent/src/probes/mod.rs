@@ -8,11 +8,14 @@ mod block;
 mod cgroup;
 mod counted;
 mod exit;
+mod lifecycle;
 mod memory;
 mod own;
 mod pressure;
 mod procfs;
 mod sched;
+mod sync;
+mod tasks;
 mod tcp;
 
 use crate::frame::Frame;
@@ -93,8 +96,12 @@ pub const PROBES: &[Spec] = &[
     block::SPEC,
     memory::RECLAIM,
     memory::OOM,
+    memory::COMPACTION,
+    sync::SPEC,
+    tasks::SPEC,
     tcp::SPEC,
     exit::SPEC,
+    lifecycle::SPEC,
     Spec {
         name: "self",
         doc: "What the agent itself costs and had to drop",
