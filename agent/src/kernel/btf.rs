@@ -5,7 +5,8 @@
 //! wanted names it saw; nothing else is kept, and the whole is dropped after
 //! start. Everything read is bounds-checked: the data is input like any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Why BTF data cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +81,7 @@ const BOOL: u32 = 1 << 2;
 #[derive(Debug)]
 pub(super) struct Btf {
     data: Vec<u8>,
-    strings: std::ops::Range<usize>,
+    strings: Range<usize>,
     /// Where the record of each type begins; type 0 is `void` and has none.
     records: Vec<u32>,
     /// Structures and type definitions among the wanted names.
@@ -137,7 +138,7 @@ impl Btf {
         let (types, strings) = (section(8, 12)?, section(16, 20)?);
         let (named, functions) = (HashMap::new(), HashMap::new());
         let mut btf = Self { data, strings, records: vec![0], named, functions };
-        let mut wanted: HashMap<&str, ()> = wanted.into_iter().map(|name| (name, ())).collect();
+        let wanted: HashSet<&str> = wanted.into_iter().collect();
 
         let mut at = types.start;
         while at < types.end {
@@ -148,18 +149,16 @@ impl Btf {
             }
             let id = btf.records.len() as u32;
             btf.records.push(at as u32);
-            if matches!(record.kind(), kind::STRUCT | kind::TYPEDEF) {
-                let name = btf.string(record.name).ok_or(Error::Malformed(at))?;
-                if wanted.remove(name).is_some() {
-                    let name = name.to_owned();
-                    btf.named.insert(name, id);
-                }
-            }
-            if record.kind() == kind::FUNC {
-                let name = btf.string(record.name).ok_or(Error::Malformed(at))?;
-                if wanted.contains_key(name) {
-                    let name = name.to_owned();
-                    btf.functions.insert(name, id);
+            let names = match record.kind() {
+                kind::STRUCT | kind::TYPEDEF => Some(&mut btf.named),
+                kind::FUNC => Some(&mut btf.functions),
+                _ => None,
+            };
+            if let Some(names) = names {
+                let name = string(&btf.data, &btf.strings, record.name);
+                let name = name.ok_or(Error::Malformed(at))?;
+                if wanted.contains(name) && !names.contains_key(name) {
+                    names.insert(name.to_owned(), id);
                 }
             }
             at = end;
@@ -317,9 +316,13 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
-        let bytes = self.data.get(self.strings.clone())?.get(offset as usize..)?;
-        std::str::from_utf8(&bytes[..bytes.iter().position(|&b| b == 0)?]).ok()
+        string(&self.data, &self.strings, offset)
     }
+}
+
+fn string<'a>(data: &'a [u8], strings: &Range<usize>, offset: u32) -> Option<&'a str> {
+    let bytes = data.get(strings.clone())?.get(offset as usize..)?;
+    std::str::from_utf8(&bytes[..bytes.iter().position(|&b| b == 0)?]).ok()
 }
 
 fn record_end(ty: Type) -> Option<usize> {

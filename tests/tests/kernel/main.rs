@@ -13,4 +13,6 @@ mod process;
 mod rig;
 mod role;
 mod sched;
+mod tasks;
 mod tcp;
+mod volume;

@@ -50,6 +50,8 @@ fn play() -> Result<()> {
         ["ping-pong", rounds] => ping_pong(rounds.parse()?),
         ["connect", count, address] => connect(count.parse()?, address.parse()?),
         ["outgrow", bytes] => outgrow(bytes.parse()?),
+        ["hold", bytes, threads] => hold(bytes.parse()?, threads.parse()?),
+        ["sync", count, path] => sync(count.parse()?, path),
         _ => bail!("no role {role}"),
     }
 }
@@ -77,6 +79,29 @@ fn connect(count: u32, address: SocketAddr) -> Result<()> {
     for _ in 0..count {
         // Refusal is what some tests are after.
         drop(TcpStream::connect(address));
+    }
+    Ok(())
+}
+
+/// Keeps memory and threads until it is killed.
+fn hold(bytes: usize, threads: usize) -> Result<()> {
+    let mut memory = vec![0u8; bytes];
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    for _ in 0..threads {
+        std::thread::Builder::new().stack_size(PAGE * 16).spawn(std::thread::park)?;
+    }
+    loop {
+        std::thread::park();
+        black_box(&memory);
+    }
+}
+
+/// Writes to a file and syncs it, several times.
+fn sync(count: usize, path: &str) -> Result<()> {
+    let mut file = fs::File::create(path)?;
+    for _ in 0..count {
+        file.write_all(&[1; PAGE])?;
+        file.sync_all()?;
     }
     Ok(())
 }
