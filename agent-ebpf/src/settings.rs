@@ -37,7 +37,8 @@ settings! {
     previous_state;
     /// 1: a request knows its disk itself (before 5.17); 0: through its queue.
     disk_in_request;
-    /// 1: a request knows the cgroup it is charged to (`CONFIG_BLK_CGROUP`).
+    /// 1: a request knows the cgroup it is charged to (`CONFIG_BLK_CGROUP`), and that may
+    /// be one of version 2.
     request_has_cgroup;
     /// 1: `mark_victim` gives the task; 0: only its process id.
     victim_is_task;

@@ -48,6 +48,9 @@ impl Object {
         let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
+        if io_is_charged_elsewhere(root) {
+            layout.settings.request_has_cgroup = 0;
+        }
         layout.settings.shared_devices = size.shared_devices;
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
@@ -197,6 +200,16 @@ impl Object {
                 uses.map_or(&[][..], |p| p.maps).iter().filter_map(|map| bytes.remove(map)).sum();
         }
     }
+}
+
+/// Whether block I/O is charged to cgroups of version 1, which are not the units'.
+fn io_is_charged_elsewhere(root: &Root) -> bool {
+    let controllers = std::fs::read_to_string(root.path("proc/cgroups")).unwrap_or_default();
+    let hierarchy = controllers.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|name| *name == "blkio").and(words.next())
+    });
+    hierarchy.is_some_and(|hierarchy| hierarchy != "0")
 }
 
 fn programs() -> impl Iterator<Item = &'static Program> {

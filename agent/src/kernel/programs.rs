@@ -223,7 +223,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
                 &[&["request.start_time_ns"]],
                 ISSUE_MAPS,
             )],
-            drawback: "this kernel's requests do not know their cgroup (CONFIG_BLK_CGROUP), so what is written back later is charged to no unit",
+            drawback: "requests are not charged to cgroups of version 2 here (it takes CONFIG_BLK_CGROUP and the io controller there), so what is written back later is charged to no unit",
         },
     ],
     &[Form::plain(&[

@@ -48,7 +48,7 @@ fn open(context: &Context<'_>) -> Result<Box<dyn Probe>, String> {
     let degraded = kernel.health(SPEC.programs)?;
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().filter(|&n| n > 0).unwrap_or(4096);
     let mut found = Vec::new();
-    kernel.count_tasks(&mut found).map_err(failed)?;
+    kernel.count_tasks(&mut found).map_err(|error| failed(&error))?;
     let mut faults = vec![Faults::default(); found.len()];
     for (slot, faults) in faults.iter_mut().enumerate() {
         faults.add(now(kernel, slot, &found));
@@ -70,7 +70,7 @@ impl Probe for Tasks {
         let due = frame.at >= self.next;
         if due {
             let start = BootTime::now();
-            kernel.count_tasks(&mut self.found).map_err(failed)?;
+            kernel.count_tasks(&mut self.found).map_err(|error| failed(&error))?;
             let took = BootTime::now().since(start);
             self.next = BootTime::new(frame.at.since_boot() + (took * PAUSE).min(LONGEST));
             for slot in 0..self.found.len() {
@@ -132,7 +132,7 @@ fn now(kernel: &Kernel, slot: usize, found: &[TaskSums]) -> u64 {
     ended.wrapping_add(found.get(slot).map_or(0, |sums| sums.major_faults))
 }
 
-fn failed(error: std::io::Error) -> String {
+fn failed(error: &std::io::Error) -> String {
     format!("the pass over all tasks failed: {error}")
 }
 
