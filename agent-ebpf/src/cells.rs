@@ -74,6 +74,64 @@ pub struct BlockCell {
     pub latency: [Histogram; operation::COUNT],
     /// Bytes, by kind.
     pub size: [Histogram; operation::SIZED],
+    /// Nanoseconds from the request's birth to its issue to the device, by kind.
+    pub queue: [Histogram; operation::SIZED],
+    /// Nanoseconds from the issue to the completion, by kind.
+    pub service: [Histogram; operation::SIZED],
+}
+
+/// Requests of one unit, on whichever device. All CPUs share it.
+#[repr(C)]
+pub struct UnitDiskCell {
+    /// Requests that failed.
+    pub errors: Word,
+    /// Bytes of completed requests, by kind.
+    pub bytes: [Word; operation::SIZED],
+    /// Nanoseconds from a request's birth to its completion, by kind.
+    pub latency: [Histogram; operation::SIZED],
+}
+
+/// What one unit's reads and writes did to one device. All CPUs share it.
+#[repr(C)]
+pub struct UnitBlockCell {
+    /// Requests completed.
+    pub requests: Word,
+    /// Sum of the time from each request's birth to its completion, in nanoseconds.
+    pub wait_ns: Word,
+    /// Sum over requests of bytes times the time they were in flight: what the unit
+    /// had in flight, added up over time. In bytes times 2 to the power of
+    /// [`IN_FLIGHT_SHIFT`] nanoseconds, so that it does not wrap every few minutes.
+    pub in_flight: Word,
+}
+
+/// See [`UnitBlockCell::in_flight`].
+pub const IN_FLIGHT_SHIFT: u32 = 10;
+
+/// A request between its issue and its completion.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct RequestStamp {
+    /// A number that stands for its address; 0 when the entry is free.
+    pub request: u64,
+    /// The time it was made: an address alone is used again.
+    pub start: u64,
+    /// When it was issued, on the monotonic clock.
+    pub issued: u64,
+    /// Slot of the unit it is charged to.
+    pub slot: u64,
+}
+
+/// Requests that can be told apart at the same time, if none share a set.
+pub const REQUEST_STAMPS: u32 = 4096;
+/// Entries that a request may be in: a cache line of them.
+pub const REQUEST_WAYS: usize = 2;
+
+/// The entries that share a hash.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct RequestSet {
+    /// The entries.
+    pub entries: [RequestStamp; REQUEST_WAYS],
 }
 
 /// TCP, for one unit.
@@ -114,7 +172,23 @@ pub struct TcpReasons {
 /// A connect this long lost its first SYN: that is when the kernel sends it again.
 pub const SLOW_CONNECT_NS: u64 = 1_000_000_000;
 
-/// Ends of processes, for one unit.
+/// Sums over the living tasks of one unit. Each pass over all tasks adds to them: a
+/// pass's result is what it added.
+#[repr(C)]
+pub struct TaskCell {
+    /// Threads.
+    pub threads: Word,
+    /// Processes.
+    pub processes: Word,
+    /// Threads in uninterruptible sleep.
+    pub uninterruptible: Word,
+    /// Pages of memory that processes have in RAM.
+    pub rss_pages: Word,
+    /// Major faults of the processes so far, ended threads included.
+    pub major_faults: Word,
+}
+
+/// Begins and ends of processes, for one unit.
 #[repr(C)]
 pub struct ProcessCell {
     /// Processes that ended.
@@ -125,8 +199,18 @@ pub struct ProcessCell {
     pub by_error: Word,
     /// Processes killed because memory ran out.
     pub oom_kills: Word,
+    /// Programs started.
+    pub execs: Word,
+    /// Processes started.
+    pub forks: Word,
+    /// Threads started in processes that were there.
+    pub threads: Word,
+    /// Tasks found that had waited in the kernel for too long.
+    pub hung: Word,
+    /// Major faults of processes that ended.
+    pub major_faults: Word,
     /// Rate limits of the event kinds: a unit that floods hides no other.
-    pub windows: [Window; crate::records::kind::COUNT],
+    pub windows: [Window; crate::records::kind::WINDOWS],
 }
 
 /// What a CPU remembers between two events. Whole cache lines, so that CPUs do not

@@ -17,9 +17,12 @@ mod block;
 mod drops;
 mod exit;
 mod irq;
+mod lifecycle;
 mod memory;
 mod sched;
 mod support;
+mod sync;
+mod tasks;
 mod tcp;
 
 /// Kernel structures may be read by programs under a licence compatible with the GPL.

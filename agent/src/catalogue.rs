@@ -182,6 +182,19 @@ catalogue! {
     UNIT_RECLAIM = "memory.reclaim.latency", Histogram, Nanoseconds, Unit, "reclaim", "Time the unit's tasks stalled in direct reclaim";
     HOST_OOM_KILLS = "memory.oom_kills", Counter, Count, Host, "oom", "Processes killed because memory ran out";
     UNIT_OOM_KILLS = "memory.oom_kills", Counter, Count, Unit, "oom", "The unit's processes killed because memory ran out";
+    HOST_COMPACTION = "memory.compaction.latency", Histogram, Nanoseconds, Host, "compaction", "Time tasks stalled to move pages together themselves (direct compaction)";
+    UNIT_COMPACTION = "memory.compaction.latency", Histogram, Nanoseconds, Unit, "compaction", "Time the unit's tasks stalled in direct compaction";
+
+    // Tasks, from the pass over all of them.
+    HOST_RSS = "memory.rss", Gauge, Bytes, Host, "tasks", "Memory that processes have in RAM; what they share is counted for each";
+    UNIT_RSS = "memory.rss", Gauge, Bytes, Unit, "tasks", "Memory that the unit's processes have in RAM; what they share is counted for each";
+    HOST_MEMORY_GROWTH = "memory.growth", Gauge, Bytes, Host, "tasks", "Growth of the processes' memory in RAM, in bytes per second";
+    UNIT_MEMORY_GROWTH = "memory.growth", Gauge, Bytes, Unit, "tasks", "Growth of the unit's memory, in bytes per second: of what is charged to it, or where that is not known of its processes' memory in RAM";
+    UNIT_TASK_MAJOR_FAULTS = "process.faults.major", Counter, Count, Unit, "tasks", "Page faults of the unit's processes that had to read from disk";
+    HOST_THREADS = "process.threads", Gauge, Count, Host, "tasks", "Threads, those of the kernel included";
+    UNIT_THREADS = "process.threads", Gauge, Count, Unit, "tasks", "Threads of the unit";
+    HOST_UNINTERRUPTIBLE = "process.uninterruptible", Gauge, Count, Host, "tasks", "Threads in uninterruptible sleep";
+    UNIT_UNINTERRUPTIBLE = "process.uninterruptible", Gauge, Count, Unit, "tasks", "The unit's threads in uninterruptible sleep";
 
     // Memory, from /proc.
     MEMORY_TOTAL = "memory.total", Gauge, Bytes, Host, "procfs", "Usable memory of the host";
@@ -232,6 +245,20 @@ catalogue! {
     DISK_READ_SIZE = "disk.read.size", Histogram, Bytes, Device, "block", "Size of reads";
     DISK_WRITE_SIZE = "disk.write.size", Histogram, Bytes, Device, "block", "Size of writes";
     DISK_ERRORS = "disk.errors", Counter, Count, Device, "block", "Requests that failed";
+    DISK_READ_QUEUE = "disk.read.queue.latency", Histogram, Nanoseconds, Device, "block", "Time reads waited before they went to the device";
+    DISK_WRITE_QUEUE = "disk.write.queue.latency", Histogram, Nanoseconds, Device, "block", "Time writes waited before they went to the device";
+    DISK_READ_SERVICE = "disk.read.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for reads";
+    DISK_WRITE_SERVICE = "disk.write.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for writes";
+    UNIT_READ_LATENCY = "disk.read.latency", Histogram, Nanoseconds, Unit, "block", "Time the unit's reads took, queue and device together";
+    UNIT_WRITE_LATENCY = "disk.write.latency", Histogram, Nanoseconds, Unit, "block", "Time the unit's writes took, queue and device together";
+    UNIT_DISK_ERRORS = "disk.errors", Counter, Count, Unit, "block", "The unit's requests that failed";
+    UNIT_READ_REQUESTED = "disk.read.requested.bytes", Counter, Bytes, Unit, "block", "Read by the unit's requests, whatever controllers its cgroup has";
+    UNIT_WRITE_REQUESTED = "disk.write.requested.bytes", Counter, Bytes, Unit, "block", "Written by the unit's requests, whatever controllers its cgroup has";
+    UNIT_IN_FLIGHT = "disk.in_flight.byte_seconds", Counter, Bytes, Unit, "block", "Bytes of the unit's reads and writes times the seconds the device had them; its rate is what the unit had in flight on average";
+
+    // Syncs of files, from ext4.
+    HOST_SYNC = "disk.sync.latency", Histogram, Nanoseconds, Host, "sync", "Time tasks waited for a file to be synced (ext4)";
+    UNIT_SYNC = "disk.sync.latency", Histogram, Nanoseconds, Unit, "sync", "Time the unit's tasks waited for a file to be synced (ext4)";
 
     // Block devices, from /proc.
     DISK_READS = "disk.read.operations", Counter, Count, Device, "procfs", "Reads completed";
@@ -323,6 +350,14 @@ catalogue! {
     UNIT_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Unit, "exit", "Processes of the unit ended by a signal";
     HOST_EXITS_ERROR = "process.exits.error", Counter, Count, Host, "exit", "Processes that ended with a non-zero code";
     UNIT_EXITS_ERROR = "process.exits.error", Counter, Count, Unit, "exit", "Processes of the unit that ended with a non-zero code";
+
+    // Processes, from the hooks on their start.
+    HOST_EXECS = "process.execs", Counter, Count, Host, "lifecycle", "Programs started";
+    UNIT_EXECS = "process.execs", Counter, Count, Unit, "lifecycle", "Programs the unit started";
+    UNIT_FORKS = "process.forks", Counter, Count, Unit, "lifecycle", "Processes the unit started, without threads";
+    UNIT_THREADS_STARTED = "process.threads.started", Counter, Count, Unit, "lifecycle", "Threads the unit's processes started";
+    HOST_HUNG = "process.hung", Counter, Count, Host, "lifecycle", "Tasks the kernel found hanging: waiting in it for longer than it tolerates";
+    UNIT_HUNG = "process.hung", Counter, Count, Unit, "lifecycle", "The unit's tasks the kernel found hanging";
 
     // The agent itself.
     AGENT_CPU = "agent.cpu.time", Counter, Nanoseconds, Host, "self", "CPU time of the agent";

@@ -10,7 +10,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, TcpReasons, Word,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TaskCell, TcpCell, TcpReasons,
+    UnitBlockCell, UnitDiskCell, Word,
 };
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -27,6 +28,10 @@ unsafe impl Cell for SchedCell {}
 // SAFETY: as above.
 unsafe impl Cell for BlockCell {}
 // SAFETY: as above.
+unsafe impl Cell for UnitDiskCell {}
+// SAFETY: as above.
+unsafe impl Cell for UnitBlockCell {}
+// SAFETY: as above.
 unsafe impl Cell for TcpCell {}
 // SAFETY: as above.
 unsafe impl Cell for TcpReasons {}
@@ -34,6 +39,8 @@ unsafe impl Cell for TcpReasons {}
 unsafe impl Cell for ProcessCell {}
 // SAFETY: as above.
 unsafe impl Cell for CpuCell {}
+// SAFETY: as above.
+unsafe impl Cell for TaskCell {}
 // SAFETY: as above.
 unsafe impl Cell for Histogram {}
 // SAFETY: as above.

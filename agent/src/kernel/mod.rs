@@ -13,6 +13,7 @@ mod fdinfo;
 mod layout;
 mod names;
 mod object;
+mod pass;
 mod preempt;
 mod programs;
 mod reason;
@@ -25,7 +26,8 @@ use std::sync::atomic::Ordering;
 
 use aya::maps::RingBuf;
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, TcpReasons, Word,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TaskCell, TcpCell, TcpReasons,
+    UnitBlockCell, UnitDiskCell, Word,
 };
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::slots::{
@@ -129,10 +131,15 @@ pub struct Kernel {
     irqs: Cells<IrqCell>,
     preempt: Preempt,
     block: PerCpu<BlockCell>,
+    unit_disk: Cells<UnitDiskCell>,
+    unit_block: Cells<UnitBlockCell>,
     tcp: Cells<TcpCell>,
     tcp_reasons: Cells<TcpReasons>,
     drops: PerCpu<Word>,
     reclaim: Cells<Histogram>,
+    compaction: Cells<Histogram>,
+    sync: Cells<Histogram>,
+    task_sums: Cells<TaskCell>,
     process: Cells<ProcessCell>,
     losses: Cells<Word>,
     units: Table,
@@ -166,6 +173,13 @@ impl Kernel {
                 size.blame_rows,
             ),
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
+            unit_disk: map(&object, maps::UNIT_DISK, unit_rows, false)?,
+            unit_block: map(
+                &object,
+                maps::UNIT_BLOCK,
+                size.shared_devices as usize * unit_rows,
+                false,
+            )?,
             tcp: map(&object, maps::TCP, unit_rows, false)?,
             tcp_reasons: map(&object, maps::TCP_REASONS, 1, false)?,
             drops: PerCpu::new(
@@ -173,6 +187,9 @@ impl Kernel {
                 DROP_ROWS as usize,
             ),
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
+            compaction: map(&object, maps::COMPACTION, unit_rows, false)?,
+            sync: map(&object, maps::SYNC, unit_rows, false)?,
+            task_sums: map(&object, maps::TASK_SUMS, unit_rows, false)?,
             process: map(&object, maps::PROCESS, unit_rows, false)?,
             losses: map(&object, maps::LOSSES, loss::NAMES.len(), false)?,
             units: Table::new("unit", units, unit_set),
@@ -399,6 +416,26 @@ impl Kernel {
         &self.block
     }
 
+    /// What the block programs count, by unit slot.
+    #[must_use]
+    pub fn unit_disk(&self) -> &Cells<UnitDiskCell> {
+        &self.unit_disk
+    }
+
+    /// What a unit's reads and writes did to a device, by device row and unit slot.
+    /// Devices from [`shared_devices`](Self::shared_devices) on are in row 0.
+    #[must_use]
+    pub fn unit_block(&self, device_row: usize, slot: usize) -> Option<&UnitBlockCell> {
+        let rows = self.size.unit_rows as usize;
+        (slot < rows).then(|| self.unit_block.get(device_row * rows + slot)).flatten()
+    }
+
+    /// Device rows that [`unit_block`](Self::unit_block) knows, row 0 included.
+    #[must_use]
+    pub fn shared_devices(&self) -> usize {
+        self.size.shared_devices as usize
+    }
+
     /// What the TCP programs count, by unit slot.
     #[must_use]
     pub fn tcp(&self) -> &Cells<TcpCell> {
@@ -427,6 +464,36 @@ impl Kernel {
     #[must_use]
     pub fn reclaim(&self) -> &Cells<Histogram> {
         &self.reclaim
+    }
+
+    /// Time in direct compaction, by unit slot.
+    #[must_use]
+    pub fn compaction(&self) -> &Cells<Histogram> {
+        &self.compaction
+    }
+
+    /// Time of syncs of files, by unit slot.
+    #[must_use]
+    pub fn sync(&self) -> &Cells<Histogram> {
+        &self.sync
+    }
+
+    /// Passes over all tasks of the host, now, and puts what was found into `found`, by
+    /// unit slot. Whoever else does so at the same time must wait.
+    ///
+    /// # Errors
+    ///
+    /// The program is off, or the kernel ends the pass early.
+    pub fn count_tasks(&self, found: &mut Vec<TaskSums>) -> io::Result<()> {
+        let pass = self.object.task_pass.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let sums = |slot| self.task_sums.get(slot).map_or_else(TaskSums::default, TaskSums::of);
+        found.clear();
+        found.extend((0..self.task_sums.len()).map(sums));
+        pass.run()?;
+        for (slot, found) in found.iter_mut().enumerate() {
+            *found = sums(slot).since(found);
+        }
+        Ok(())
     }
 
     /// Ends of processes, by unit slot.
@@ -459,6 +526,43 @@ impl Kernel {
             return Err(joined);
         }
         Ok((!joined.is_empty()).then_some(joined))
+    }
+}
+
+/// What the tasks of a unit add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskSums {
+    /// Threads.
+    pub threads: u64,
+    /// Processes.
+    pub processes: u64,
+    /// Threads in uninterruptible sleep.
+    pub uninterruptible: u64,
+    /// Pages of memory that processes have in RAM.
+    pub rss_pages: u64,
+    /// Major faults of the processes so far.
+    pub major_faults: u64,
+}
+
+impl TaskSums {
+    fn of(cell: &TaskCell) -> Self {
+        Self {
+            threads: load(&cell.threads),
+            processes: load(&cell.processes),
+            uninterruptible: load(&cell.uninterruptible),
+            rss_pages: load(&cell.rss_pages),
+            major_faults: load(&cell.major_faults),
+        }
+    }
+
+    fn since(self, before: &Self) -> Self {
+        Self {
+            threads: self.threads.wrapping_sub(before.threads),
+            processes: self.processes.wrapping_sub(before.processes),
+            uninterruptible: self.uninterruptible.wrapping_sub(before.uninterruptible),
+            rss_pages: self.rss_pages.wrapping_sub(before.rss_pages),
+            major_faults: self.major_faults.wrapping_sub(before.major_faults),
+        }
     }
 }
 

@@ -6,15 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{HashMap, Map, MapData};
+use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
+use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
 use super::names::Names;
-use super::programs::{CHOICES, EMPTY, Form, Program};
+use super::pass::Pass;
+use super::programs::{CHOICES, EMPTY, Form, Kind, Program};
 use super::size::Size;
 use super::{Options, ProgramStatus, State, fdinfo, reason};
 use crate::host::Root;
@@ -24,6 +26,15 @@ static SHIPPED: &[u8] = aya::include_bytes_aligned!("../../../agent-ebpf/object/
 
 /// Names a file to load instead of the shipped object: one that was built just now.
 const OBJECT_VARIABLE: &str = "HOLDFAST_EBPF_OBJECT";
+
+/// What detaches a program.
+#[derive(Debug)]
+enum Link {
+    Typed(BtfTracePointLinkId),
+    Raw(RawTracePointLinkId),
+    /// Nothing calls it but our own passes.
+    Pass,
+}
 
 /// The loaded object.
 #[derive(Debug)]
@@ -37,10 +48,12 @@ pub(super) struct Object {
     /// it ran.
     parked: Vec<(&'static Program, String)>,
     /// What detaches a program, by its function.
-    links: Vec<(&'static str, BtfTracePointLinkId)>,
+    links: Vec<(&'static str, Link)>,
     pub(super) map_bytes: u64,
     /// What the kernel calls its reasons.
     pub(super) names: Names,
+    /// `None` when its program is off.
+    pub(super) task_pass: Option<Pass>,
 }
 
 impl Object {
@@ -50,11 +63,16 @@ impl Object {
     ///
     /// One sentence why nothing at all can be loaded.
     pub(super) fn load(options: &Options, size: Size, root: &Root) -> Result<Self, String> {
-        let hooks: BTreeSet<_> = programs().map(|program| program.hook).collect();
+        let typed = programs().filter(|program| program.kind == Kind::Typed);
+        let hooks: BTreeSet<_> = typed.map(|program| program.hook).collect();
         let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
         layout.settings.blame_rows = size.blame_rows;
+        if io_is_charged_elsewhere(root) {
+            layout.settings.request_has_cgroup = 0;
+        }
+        layout.settings.shared_devices = size.shared_devices;
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
@@ -67,6 +85,7 @@ impl Object {
             links: Vec::new(),
             map_bytes: 0,
             names: std::mem::take(&mut layout.names),
+            task_pass: None,
         };
         for forms in CHOICES {
             object.choose(forms, &layout, options, root);
@@ -129,7 +148,7 @@ impl Object {
     pub(super) fn unpark(&mut self, names: &[&str], root: &Root) -> Result<(), String> {
         let waiting: Vec<_> = self.parked(names).collect();
         for (n, program) in waiting.iter().enumerate() {
-            if let Err(error) = self.attach_again(program) {
+            if let Err(error) = self.attach_loaded(program) {
                 waiting.iter().take(n).for_each(|started| self.detach(started.function));
                 return Err(reason::explain(&error, root));
             }
@@ -213,8 +232,7 @@ impl Object {
             if options.disabled.iter().any(|d| *d == name || *d == format!("{name}/{short}")) {
                 return Err(format!("{} is disabled in the configuration", form.variant));
             }
-            let members: Vec<_> = program.members.concat();
-            if let Some(missing) = layout.lacks(program.hook, &members) {
+            if let Some(missing) = layout.program_lacks(program) {
                 return Err(missing);
             }
         }
@@ -222,10 +240,11 @@ impl Object {
             if let Err(refusal) = self.attach(program, root) {
                 // Half a form would count nonsense.
                 for started in form.programs.iter().take(n) {
-                    if let Some(Loaded::BtfTracePoint(p)) = self.ebpf.program_mut(started.function)
-                    {
-                        let _ = p.unload();
-                    }
+                    let _ = match self.ebpf.program_mut(started.function) {
+                        Some(Loaded::BtfTracePoint(program)) => program.unload(),
+                        Some(Loaded::RawTracePoint(program)) => program.unload(),
+                        _ => Ok(()),
+                    };
                 }
                 return Err(refusal);
             }
@@ -234,23 +253,34 @@ impl Object {
     }
 
     fn attach(&mut self, program: &Program, root: &Root) -> Result<(), String> {
-        let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
-            return Err(format!("the eBPF object has no program {}", program.function));
+        let (hook, types) = (program.hook, &self.types);
+        let load = |loaded: &mut Loaded| match loaded {
+            Loaded::BtfTracePoint(loaded) => loaded.load(hook, types),
+            Loaded::RawTracePoint(loaded) => loaded.load(),
+            Loaded::Iter(loaded) => loaded.load(hook, types),
+            _ => Err(ProgramError::UnexpectedProgramType),
         };
-        let run = |loaded: &mut BtfTracePoint, types| -> Result<_, ProgramError> {
-            loaded.load(program.hook, types)?;
-            loaded.attach()
-        };
-        let link = run(loaded, &self.types).map_err(|error| reason::explain(&error, root))?;
-        self.links.push((program.function, link));
-        Ok(())
+        let loaded = self
+            .ebpf
+            .program_mut(program.function)
+            .ok_or_else(|| format!("the eBPF object has no program {}", program.function))?;
+        load(loaded)
+            .and_then(|()| self.attach_loaded(program))
+            .map_err(|error| reason::explain_attach(&error, program, root))
     }
 
-    fn attach_again(&mut self, program: &Program) -> Result<(), ProgramError> {
-        let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
-            return Err(ProgramError::NotLoaded);
+    /// Attaches a program that is loaded.
+    fn attach_loaded(&mut self, program: &Program) -> Result<(), ProgramError> {
+        let loaded = self.ebpf.program_mut(program.function).ok_or(ProgramError::NotLoaded)?;
+        let link = match loaded {
+            Loaded::BtfTracePoint(loaded) => Link::Typed(loaded.attach()?),
+            Loaded::RawTracePoint(loaded) => Link::Raw(loaded.attach(program.hook)?),
+            Loaded::Iter(loaded) => {
+                self.task_pass = Some(Pass::attach(loaded.fd()?.as_fd())?);
+                Link::Pass
+            }
+            _ => return Err(ProgramError::UnexpectedProgramType),
         };
-        let link = loaded.attach()?;
         self.links.push((program.function, link));
         Ok(())
     }
@@ -258,10 +288,16 @@ impl Object {
     fn detach(&mut self, function: &str) {
         let Some(place) = self.links.iter().position(|(of, _)| *of == function) else { return };
         let (_, link) = self.links.swap_remove(place);
-        if let Some(Loaded::BtfTracePoint(program)) = self.ebpf.program_mut(function) {
-            // It fails only for a link that is gone.
-            let _ = program.detach(link);
-        }
+        // It fails only for a link that is gone.
+        let _ = match (self.ebpf.program_mut(function), link) {
+            (Some(Loaded::BtfTracePoint(program)), Link::Typed(link)) => program.detach(link),
+            (Some(Loaded::RawTracePoint(program)), Link::Raw(link)) => program.detach(link),
+            (_, Link::Pass) => {
+                self.task_pass = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        };
     }
 
     /// Asks the kernel what each map really takes, and charges it to the first
@@ -285,6 +321,16 @@ impl Object {
                 uses.map_or(&[][..], |p| p.maps).iter().filter_map(|map| bytes.remove(map)).sum();
         }
     }
+}
+
+/// Whether block I/O is charged to cgroups of version 1, which are not the units'.
+fn io_is_charged_elsewhere(root: &Root) -> bool {
+    let controllers = std::fs::read_to_string(root.path("proc/cgroups")).unwrap_or_default();
+    let hierarchy = controllers.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|name| *name == "blkio").and(words.next())
+    });
+    hierarchy.is_some_and(|hierarchy| hierarchy != "0")
 }
 
 fn programs() -> impl Iterator<Item = &'static Program> {
@@ -316,9 +362,14 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .map_max_entries(maps::PREEMPT, size.blame_cells())
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
+        .map_max_entries(maps::UNIT_DISK, per_unit)
+        .map_max_entries(maps::UNIT_BLOCK, size.shared_devices * per_unit)
         .map_max_entries(maps::TCP, per_unit)
         .map_max_entries(maps::DROPS, size.cpus * DROP_ROWS)
         .map_max_entries(maps::RECLAIM, per_unit)
+        .map_max_entries(maps::COMPACTION, per_unit)
+        .map_max_entries(maps::SYNC, per_unit)
+        .map_max_entries(maps::TASK_SUMS, per_unit)
         .map_max_entries(maps::PROCESS, per_unit)
         .load(&object)
         .map_err(|error| reason::explain(&error, root))

@@ -2,7 +2,8 @@
 //! number of CPUs and the limit. What does not fit is rows, never the limit.
 
 use holdfast_agent_ebpf::cells::{
-    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TcpCell, TcpReasons, Word,
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, REQUEST_STAMPS, RequestStamp, SchedCell,
+    TaskCell, TcpCell, TcpReasons, UnitBlockCell, UnitDiskCell, Word,
 };
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::records::RING_BYTES;
@@ -20,9 +21,9 @@ const FEWEST_DEVICES: u64 = 2;
 /// The matrix of victims and culprits gets at most one part in so many of what is
 /// left for rows.
 const BLAME_PART: u64 = 16;
-/// The hash of stalled threads, the two storages' buckets, the globals, the ring
+/// The hashes of stalled threads and of victims, the two storages' buckets, the globals, the ring
 /// buffer's own pages and each map's bookkeeping; measured, with room to spare.
-const REST: u64 = 256 * 1024;
+const REST: u64 = 384 * 1024;
 
 /// Numbers of entries of the maps whose size depends on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) struct Size {
     pub(super) unit_rows: u32,
     pub(super) device_rows: u32,
     pub(super) blame_rows: u32,
+    /// Device rows of the table that has a cell for each unit, too.
+    pub(super) shared_devices: u32,
 }
 
 impl Size {
@@ -44,16 +47,22 @@ impl Size {
             + n * of(size_of::<CpuCell>())
             + n * of(size_of::<IrqCell>())
             + n * u64::from(DROP_ROWS) * of(size_of::<Word>())
-            + of(size_of::<TcpReasons>());
+            + of(size_of::<TcpReasons>())
+            + u64::from(REQUEST_STAMPS) * of(size_of::<RequestStamp>());
         let device_row = n * of(size_of::<BlockCell>());
         let unit_row = n * of(size_of::<SchedCell>())
-            + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>());
+            + of(size_of::<TcpCell>() + size_of::<Histogram>() + size_of::<ProcessCell>())
+            + of(size_of::<UnitDiskCell>() + size_of::<TaskCell>() + 2 * size_of::<Histogram>());
 
         let left = limit.saturating_sub(fixed);
         let blame_rows = blame_rows(left / BLAME_PART, unit_slots);
         let left = left.saturating_sub(blame_bytes(blame_rows));
         let device_rows = (left / 4 / device_row).min(DEVICE_ROWS);
         let left = left.saturating_sub(device_rows * device_row);
+        // What units do to single devices may cost an eighth more.
+        let shared_devices =
+            (unit_row / 8 / of(size_of::<UnitBlockCell>())).clamp(1, device_rows.max(1));
+        let unit_row = unit_row + shared_devices * of(size_of::<UnitBlockCell>());
         let unit_rows = (left / unit_row).min(unit_slots as u64 + u64::from(RESERVED_ROWS));
         if device_rows < FEWEST_DEVICES || unit_rows < FEWEST_ROWS {
             let rows = FEWEST_ROWS * unit_row + FEWEST_DEVICES * 4 * device_row + 8 * PAGE;
@@ -67,6 +76,7 @@ impl Size {
             unit_rows: unit_rows as u32,
             device_rows: device_rows as u32,
             blame_rows,
+            shared_devices: shared_devices as u32,
         })
     }
 

@@ -12,6 +12,7 @@ mod exit;
 mod irq;
 mod kmsg;
 mod labels;
+mod lifecycle;
 mod memory;
 mod mounts;
 mod own;
@@ -19,6 +20,8 @@ mod pressure;
 mod procfs;
 mod sched;
 mod sockets;
+mod sync;
+mod tasks;
 mod tcp;
 
 use crate::conditions::Evidence;
@@ -126,9 +129,13 @@ pub const PROBES: &[Spec] = &[
     block::SPEC,
     memory::RECLAIM,
     memory::OOM,
+    memory::COMPACTION,
+    sync::SPEC,
+    tasks::SPEC,
     tcp::SPEC,
     drops::SPEC,
     exit::SPEC,
+    lifecycle::SPEC,
     Spec {
         name: "self",
         doc: "What the agent itself costs and had to drop",

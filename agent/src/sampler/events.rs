@@ -126,6 +126,12 @@ pub(super) fn kernel(event: KernelEvent, unit: Option<Arc<str>>) -> Fact {
             let fact = Fact { fields, ..Fact::new("memory.oom_kill", Severity::Critical, message) };
             (fact, cgroup_id)
         }
+        KernelEvent::Hung { cgroup_id, pid, command, .. } => {
+            let message = format!("{command} ({pid}) hangs: it waits in the kernel for too long");
+            let fields = vec![("pid", pid.to_string()), ("command", command)];
+            let fact = Fact { fields, ..Fact::new("process.hung", Severity::Warning, message) };
+            (fact, cgroup_id)
+        }
     };
     if !known {
         fact.fields.push(("cgroup", cgroup_id.to_string()));
@@ -276,6 +282,9 @@ mod tests {
         assert!(kernel(exit(0, 64, false), None).message.contains("signal 64"));
         let oom = KernelEvent::OomKill { cgroup_id: 7, pid: 1, command: "x".to_owned(), at_ns: 0 };
         assert_eq!(kernel(oom, None).severity, Severity::Critical);
+        let hung = KernelEvent::Hung { cgroup_id: 7, pid: 1, command: "x".to_owned(), at_ns: 0 };
+        let fact = kernel(hung, Some("a.service".into()));
+        assert_eq!((fact.kind, &*fact.unit), ("process.hung", "a.service"));
     }
 
     #[test]

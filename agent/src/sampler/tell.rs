@@ -121,7 +121,8 @@ impl Sampler {
         let mut queue = std::mem::take(&mut self.kernel_queue);
         for event in queue.drain(..) {
             let (KernelEvent::Exit { cgroup_id, at_ns, .. }
-            | KernelEvent::OomKill { cgroup_id, at_ns, .. }) = &event;
+            | KernelEvent::OomKill { cgroup_id, at_ns, .. }
+            | KernelEvent::Hung { cgroup_id, at_ns, .. }) = &event;
             let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
             let at = events::wall_time(*at_ns, now, wall);
             self.enter(events::kernel(event, unit), now, at);

@@ -19,4 +19,6 @@ mod rig;
 mod role;
 mod sched;
 mod sockets;
+mod tasks;
 mod tcp;
+mod volume;

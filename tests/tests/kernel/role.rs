@@ -78,6 +78,8 @@ fn play() -> Result<()> {
         ["chat", rounds, address] => chat(rounds.parse()?, address.parse()?),
         ["hoard", connections] => hoard(connections.parse()?),
         ["outgrow", bytes] => outgrow(bytes.parse()?),
+        ["hold", bytes, threads] => hold(bytes.parse()?, threads.parse()?),
+        ["sync", count, path] => sync(count.parse()?, path),
         _ => bail!("no role {role}"),
     }
 }
@@ -217,6 +219,31 @@ fn hoard(connections: u32) -> Result<()> {
             }
         }
         ends.push((near, far));
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Keeps memory and threads until it is killed.
+fn hold(bytes: usize, threads: usize) -> Result<()> {
+    let mut memory = vec![0u8; bytes];
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    for _ in 0..threads {
+        std::thread::Builder::new().stack_size(PAGE * 16).spawn(std::thread::park)?;
+    }
+    loop {
+        std::thread::park();
+        black_box(&memory);
+    }
+}
+
+/// Writes to a file and syncs it, several times.
+fn sync(count: usize, path: &str) -> Result<()> {
+    let mut file = fs::File::create(path)?;
+    for _ in 0..count {
+        file.write_all(&[1; PAGE])?;
+        file.sync_all()?;
     }
     Ok(())
 }
