@@ -11,6 +11,7 @@ use std::time::Duration;
 use holdfast_core::clock::BootTime;
 use holdfast_proto::histogram::bucket_of;
 use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
 
 use super::{Context, Probe};
 use crate::catalogue::{
@@ -76,7 +77,7 @@ impl Queue {
 #[derive(Debug)]
 struct Poll {
     begun: BootTime,
-    /// Time spent on it.
+    /// CPU time spent on it, the kernel's share included.
     cost: Duration,
     /// Position in [`QUESTIONS`].
     question: usize,
@@ -165,14 +166,14 @@ impl Sockets {
             Some(poll) if frame.at.since(poll.begun) > LONGEST => return self.cut(frame.at),
             Some(_) => {}
         }
-        let began = BootTime::now();
+        let (began, spent_before) = (BootTime::now(), cpu_time());
         loop {
             let goes_on = self.piece(frame)?;
-            let spent = BootTime::now().since(began);
+            let passed = BootTime::now().since(began);
             let Some(poll) = &mut self.poll else { return Ok(()) };
             let ended = poll.question >= QUESTIONS.len();
-            if ended || !goes_on || spent >= TICK {
-                poll.cost += spent;
+            if ended || !goes_on || passed >= TICK {
+                poll.cost += cpu_time().saturating_sub(spent_before);
                 if ended {
                     self.finish(frame.at);
                 }
@@ -297,6 +298,11 @@ impl Sockets {
 /// Time from the begin of a poll that cost so much to that of the next.
 fn interval(cost: Duration) -> Duration {
     cost.saturating_mul(SHARE).clamp(INTERVAL, LONGEST_INTERVAL)
+}
+
+/// What this thread has cost so far: a busy host must not make a poll look dear.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Sockets of TCP in use, listening ones included, those that wait out their time not.
