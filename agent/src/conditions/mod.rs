@@ -28,7 +28,7 @@ pub use kinds::{
 /// Most conditions that stand at once; the rest is counted.
 pub const STANDING: usize = 128;
 /// Longest instance, in bytes.
-pub const INSTANCE_BYTES: usize = 64;
+pub const INSTANCE_BYTES: usize = 255;
 /// Longest detail, in bytes.
 pub const DETAIL_BYTES: usize = 300;
 
