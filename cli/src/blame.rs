@@ -92,7 +92,8 @@ impl Blame {
         });
         let waits = |of: &v1::ResourceBlame| {
             let resource = Resource::from_wire(of.resource)?;
-            let waited_ns: f64 = of.culprit.iter().map(|culprit| culprit.ns).sum();
+            // The sum of nothing is negative zero, which looks odd.
+            let waited_ns = of.culprit.iter().map(|culprit| culprit.ns).sum::<f64>() + 0.0;
             let culprit = |culprit: &v1::Culprit| Culprit {
                 unit: clean(&culprit.unit),
                 itself: culprit.itself,
@@ -254,6 +255,7 @@ memory    other               25.0 %    1 ms
         let answer = v1::GetBlameResponse { unit: "a.service".into(), resource: vec![nothing] };
         let text = text(&Blame::from_wire(&answer, None), &crate::output::plain());
         assert_eq!(text, "a.service did not wait for a CPU in the last 5s.\n");
+        assert!(Blame::from_wire(&answer, None).resources[0].waited_ns.is_sign_positive());
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Error {
             }
             Self::NoAnswer { .. } => "Try again with a longer --timeout, or look at its log.",
             Self::Ended { .. } => "Run the command again once it is back.",
-            Self::NotFound(_) => "See `holdfast hosts` and `holdfast signals` for what there is.",
+            Self::NotFound(_) => {
+                "See `holdfast hosts`, `holdfast units` and `holdfast signals` for what there is."
+            }
             Self::Refused { .. } => {
                 "Check the arguments, and that both sides have the same version."
             }

@@ -25,8 +25,6 @@ const RUNS: u64 = 40;
 const MISSED_PERCENT: f64 = 5.0;
 /// The units are there, and what they do alone has been seen.
 const SETTLE: Duration = Duration::from_millis(2200);
-/// The aggressor is at work.
-const ATTACK: Duration = Duration::from_millis(3200);
 const PREFIX: &str = "holdfast-blame-";
 /// Memory that all units of a run share.
 const SHARED_BYTES: u64 = 160 << 20;
@@ -49,6 +47,15 @@ impl Scene {
             Self::Memory => "memory",
         }
     }
+
+    /// How long the aggressor is at work. How much memory units have is not looked at
+    /// each second where cgroups do not tell.
+    fn attack(self) -> Duration {
+        match self {
+            Self::Cpu | Self::Disk => Duration::from_millis(3200),
+            Self::Memory => Duration::from_secs(12),
+        }
+    }
 }
 
 /// What one run has shown.
@@ -64,16 +71,16 @@ enum Verdict {
 
 pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
     crate::cgroup::sweep(|name| name.starts_with(PREFIX))?;
-    let stack = Stack::start(&Programs::build("dev")?, Ports::Any, &[], stop)?;
+    let mut stack = Stack::start(&Programs::build("dev")?, Ports::Any, &[], stop)?;
     let runs = options.runs.unwrap_or(RUNS);
     let mut rows = Vec::new();
     for scene in Scene::ALL {
-        rows.extend(scene_rows(scene, runs, &stack, stop)?);
+        rows.extend(scene_rows(scene, runs, &mut stack, stop)?);
     }
     Ok(rows)
 }
 
-fn scene_rows(scene: Scene, runs: u64, stack: &Stack, stop: &Stop) -> Result<Vec<Row>> {
+fn scene_rows(scene: Scene, runs: u64, stack: &mut Stack, stop: &Stop) -> Result<Vec<Row>> {
     let name = scene.name();
     let (mut missed, mut outdone_by_others, mut shares) = (0, 0, Vec::new());
     for number in 0..runs {
@@ -116,8 +123,13 @@ struct Cast<'a> {
 }
 
 impl Cast<'_> {
+    /// What the names of this run's units begin with.
+    fn prefix(&self) -> String {
+        format!("{PREFIX}{}-{}-", self.scene.name(), self.number)
+    }
+
     fn unit(&self, role: &str) -> String {
-        format!("{PREFIX}{}-{}-{role}.service", self.scene.name(), self.number)
+        format!("{}{role}.service", self.prefix())
     }
 
     /// Starts as many processes as there are lists of words, all in the unit of `role`.
@@ -190,7 +202,7 @@ fn words(first: &[&str], numbers: &[u64]) -> Vec<String> {
     first.iter().map(|word| (*word).to_owned()).chain(numbers).collect()
 }
 
-fn play(scene: Scene, number: u64, stack: &Stack, stop: &Stop) -> Result<Verdict> {
+fn play(scene: Scene, number: u64, stack: &mut Stack, stop: &Stop) -> Result<Verdict> {
     // The same runs each time.
     let mut random = Random(number * 3 + scene as u64 + 1);
     let scratch = TempDir::with_prefix_in("holdfast-blame-", "/var/tmp")
@@ -227,13 +239,14 @@ fn play(scene: Scene, number: u64, stack: &Stack, stop: &Stop) -> Result<Verdict
     rest(SETTLE, stop)?;
     let aggressor = cast.aggressor(&mut random, cpu);
     cast.enter("aggressor", &aggressor)?;
-    rest(ATTACK, stop)?;
+    rest(scene.attack(), stop)?;
+    stack.check()?;
     for process in &mut cast.processes {
         process.check()?;
     }
     let victim = cast.unit("victim");
-    let answer = stack.ask(&["blame", &victim, "--resource", scene.name(), "--last", "10s"])?;
-    judge(&answer, &cast.unit("aggressor"))
+    let answer = stack.ask(&["blame", &victim, "--resource", scene.name(), "--last", "20s"])?;
+    judge(&answer, &cast.prefix(), &cast.unit("aggressor"))
 }
 
 fn rest(time: Duration, stop: &Stop) -> Result<()> {
@@ -245,7 +258,7 @@ fn rest(time: Duration, stop: &Stop) -> Result<()> {
 
 /// Whom of the run's neighbours `answer` names first. The rest of the host may be
 /// busier than any of them, which is no fault of the answer.
-fn judge(answer: &Value, aggressor: &str) -> Result<Verdict> {
+fn judge(answer: &Value, prefix: &str, aggressor: &str) -> Result<Verdict> {
     let waits = answer.pointer("/resources/0").context("no resource in the answer")?;
     if let Some(reason) = waits["reason"].as_str() {
         return Ok(Verdict::Unknown(reason.to_owned()));
@@ -253,7 +266,7 @@ fn judge(answer: &Value, aggressor: &str) -> Result<Verdict> {
     let culprits = waits["culprits"].as_array().context("no culprits in the answer")?;
     let others = || culprits.iter().filter(|culprit| culprit["itself"] == false);
     let is_ours =
-        |culprit: &&Value| culprit["unit"].as_str().is_some_and(|name| name.starts_with(PREFIX));
+        |culprit: &&Value| culprit["unit"].as_str().is_some_and(|name| name.starts_with(prefix));
     let first = others().find(is_ours);
     Ok(match first {
         Some(first) if first["unit"] == aggressor => Verdict::First {
@@ -293,7 +306,7 @@ mod tests {
 
     fn verdict(culprits: &Value) -> Verdict {
         let answer = json!({ "resources": [{ "reason": null, "culprits": culprits }] });
-        judge(&answer, AGGRESSOR).unwrap()
+        judge(&answer, "holdfast-blame-cpu-0-", AGGRESSOR).unwrap()
     }
 
     #[test]
@@ -308,7 +321,7 @@ mod tests {
         assert!(matches!(verdict(&json!([own, good, bad])), Verdict::Missed(_)));
         assert!(matches!(verdict(&json!([])), Verdict::Missed(_)));
         let unknown = json!({ "resources": [{ "reason": "why", "culprits": [] }] });
-        let unknown = judge(&unknown, AGGRESSOR).unwrap();
+        let unknown = judge(&unknown, "holdfast-blame-cpu-0-", AGGRESSOR).unwrap();
         assert!(matches!(unknown, Verdict::Unknown(reason) if reason == "why"));
     }
 
