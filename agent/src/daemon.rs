@@ -219,6 +219,7 @@ fn start_kernel(config: &Config, root: &Root) -> Result<Kernel, String> {
         unit_slots: config.ebpf.unit_slots,
         map_limit_bytes: config.ebpf.map_limit.as_u64(),
         disabled: config.ebpf.disabled.clone(),
+        ..kernel::Options::default()
     };
     Kernel::start(&options, root)
 }

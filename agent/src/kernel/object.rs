@@ -8,12 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{Map, MapData};
 use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
+use holdfast_agent_ebpf::offsets::MEMBERS;
+use holdfast_agent_ebpf::settings::NAMES as SETTING_NAMES;
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
 use super::programs::{CHOICES, EMPTY, Form, Program};
 use super::size::Size;
-use super::{Options, ProgramStatus, State, fdinfo, reason};
+use super::{Mutation, Options, ProgramStatus, State, fdinfo, reason};
 use crate::host::Root;
 
 /// The object that is shipped with the sources.
@@ -48,7 +50,7 @@ impl Object {
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
         let mut object = Self {
-            ebpf: create(&layout, size, root)?,
+            ebpf: create(&layout, options, size, root)?,
             types,
             statuses: Vec::new(),
             running: Vec::new(),
@@ -186,7 +188,7 @@ fn status(program: &Program, variant: &'static str, state: State, reason: &str) 
     ProgramStatus { name: program.name, variant, state, reason: reason.to_owned(), map_bytes: 0 }
 }
 
-fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
+fn create(layout: &Layout, options: &Options, size: Size, root: &Root) -> Result<Ebpf, String> {
     let object: Cow<'_, [u8]> = match std::env::var_os(OBJECT_VARIABLE) {
         Some(path) => std::fs::read(&path)
             .map_err(|error| {
@@ -196,12 +198,13 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         None => SHIPPED.into(),
     };
     let per_unit = size.unit_rows;
+    let (offsets, settings) = lied(layout, &options.mutate);
     EbpfLoader::new()
         // The object has nothing to relocate: members come through the globals.
         .btf(None)
         .allow_unsupported_maps()
-        .override_global(globals::OFFSETS, layout.offsets.as_slice(), true)
-        .override_global(globals::SETTINGS, layout.settings.words().as_slice(), true)
+        .override_global(globals::OFFSETS, offsets.as_slice(), true)
+        .override_global(globals::SETTINGS, settings.as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
@@ -210,6 +213,33 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .map_max_entries(maps::PROCESS, per_unit)
         .load(&object)
         .map_err(|error| reason::explain(&error, root))
+}
+
+/// What the programs are told: the truth, but for the lies of a test.
+fn lied(
+    layout: &Layout,
+    lies: &[Mutation],
+) -> ([u32; MEMBERS.len()], [u32; SETTING_NAMES.len()]) {
+    let (mut offsets, mut settings) = (layout.offsets, layout.settings.words());
+    for lie in lies {
+        match *lie {
+            Mutation::Offset(path, by) => {
+                for (offset, _) in
+                    offsets.iter_mut().zip(MEMBERS).filter(|(_, member)| member.path == path)
+                {
+                    *offset = offset.wrapping_add_signed(by);
+                }
+            }
+            Mutation::Setting(name, value) => {
+                for (setting, _) in
+                    settings.iter_mut().zip(SETTING_NAMES).filter(|(_, known)| **known == name)
+                {
+                    *setting = value;
+                }
+            }
+        }
+    }
+    (offsets, settings)
 }
 
 fn data(map: &Map) -> Option<&MapData> {

@@ -182,6 +182,18 @@ pub(super) const CHOICES: &[&[Form]] = &[
     )])],
 ];
 
+/// Programs that read the kernel member of this path, in some form.
+#[must_use]
+pub fn readers(path: &str) -> Vec<&'static str> {
+    let forms = CHOICES.iter().flat_map(|forms| forms.iter());
+    let reading = forms
+        .flat_map(|form| form.programs)
+        .filter(|program| program.members.iter().any(|group| group.contains(&path)));
+    let mut names: Vec<_> = reading.map(|program| program.name).collect();
+    names.dedup();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -6,9 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod attest;
 mod block;
 mod loading;
 mod memory;
+mod mutation;
 mod process;
 mod rig;
 mod role;
