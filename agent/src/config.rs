@@ -59,6 +59,8 @@ pub struct Ebpf {
     pub map_limit: ByteSize,
     /// Programs not to load.
     pub disabled: Vec<String>,
+    /// Whether to prove the probes at the start.
+    pub attest: bool,
 }
 
 impl Default for Config {
@@ -78,7 +80,7 @@ impl Default for Config {
 
 impl Default for Ebpf {
     fn default() -> Self {
-        Self { enabled: true, unit_slots: 256, map_limit: ByteSize::mib(4), disabled: Vec::new() }
+        Self { enabled: true, unit_slots: 256, map_limit: ByteSize::mib(4), disabled: Vec::new(), attest: true }
     }
 }
 
@@ -230,6 +232,12 @@ const KEYS: &[Key] = &[
         name: "disabled",
         default: "[]",
         help: "Programs not to load, by the names that `holdfast local probes` shows.",
+    },
+    Key {
+        table: "ebpf",
+        name: "attest",
+        default: "true",
+        help: "Prove the probes at the start: provoke a few events in a cgroup of the agent's own,\nand see whether each probe sees exactly those.",
     },
 ];
 

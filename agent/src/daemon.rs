@@ -117,6 +117,8 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             summary_interval: config.summary_interval,
             unit_slots: config.ebpf.unit_slots,
             map_limit_bytes: config.ebpf.map_limit.as_u64(),
+            attest: config.ebpf.attest,
+            state_dir: config.state_dir.clone(),
         },
         &root,
         kernel,

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{LinkState, ProbeCost, ProbeStatus, State, Vitals};
+use crate::report::{LinkState, ProbeCost, ProbeStatus, Proof, State, Vitals};
 
 /// A sampler that has not ticked for so long is not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -158,6 +158,12 @@ impl Collector for Page {
                 write(gauge, states.encode_family(&labels)?, value)?;
             }
         }
+        let help = "Whether each probe has seen exactly what was provoked for it to see";
+        let mut proven = encoder.encode_descriptor("probe_proven", help, None, gauge)?;
+        for probe in snapshot.probes.iter() {
+            let value = f64::from(u8::from(matches!(probe.proof, Proof::Proven { .. })));
+            write(gauge, proven.encode_family(&[("probe", probe.name)])?, value)?;
+        }
         let help = "Time the sampler took to read each probe";
         let mut times = encoder.encode_descriptor("probe_read_seconds", help, None, counter)?;
         for cost in &snapshot.costs {
@@ -200,6 +206,7 @@ mod tests {
                 reason: String::new(),
                 level: 2,
                 programs: Vec::new(),
+                proof: Proof::Proven { unix_ms: 1 },
             }]),
             ..Snapshot::default()
         };
@@ -210,6 +217,7 @@ mod tests {
             "holdfast_agent_losses_total{cause=\"ring_full\"} 3.0",
             "holdfast_agent_probe_state{probe=\"sched\",state=\"off\"} 1.0",
             "holdfast_agent_probe_state{probe=\"sched\",state=\"active\"} 0.0",
+            "holdfast_agent_probe_proven{probe=\"sched\"} 1.0",
             "holdfast_agent_uplink_connected 1.0",
             "# EOF",
         ] {

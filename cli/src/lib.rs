@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attest;
 mod catalogue;
 mod cli;
 mod completion;
@@ -81,6 +82,9 @@ async fn run(cli: Cli) -> Result<(), Error> {
     match command {
         Command::Local(Local::Probes(options)) => {
             probes::run(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Attest(options)) => {
+            attest::run(&mut agent(&global).await?, &mut output, &options).await
         }
         Command::Local(Local::Status) => status::run(&mut agent(&global).await?, &mut output).await,
         Command::Completion(options) => completion::run(&mut output, &options),

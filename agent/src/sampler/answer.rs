@@ -31,6 +31,7 @@ impl Sampler {
                 let _ = answer.send(status);
             }
             Request::Probes { measure, answer } => self.answer_probes(measure, answer),
+            Request::Attest { disruptive, answer } => self.answer_attest(disruptive, answer),
         }
     }
 

@@ -7,12 +7,14 @@
 //! channel costs the report, which is counted.
 
 mod answer;
+mod attest;
 mod events;
 mod panel;
 mod tell;
 
 use std::future;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use crate::summary::Summarizer;
 use crate::units::{Moved, OTHER, Units};
 
 use answer::Measuring;
+use attest::Attestor;
 use events::Journal;
 use panel::Panel;
 
@@ -52,6 +55,10 @@ pub struct Options {
     pub unit_slots: usize,
     /// The limit the eBPF maps were sized for.
     pub map_limit_bytes: u64,
+    /// Whether to prove the probes at the start.
+    pub attest: bool,
+    /// Where proofs may write a file.
+    pub state_dir: PathBuf,
 }
 
 /// Where the sampler's words go and questions come from.
@@ -72,6 +79,7 @@ enum Event {
     Kernel,
     Request(Option<Request>),
     Measured,
+    Attest,
     Shutdown,
 }
 
@@ -79,6 +87,7 @@ enum Event {
 pub struct Sampler {
     options: Options,
     channels: Channels,
+    root: Root,
     losses: Losses,
     /// `Err` with the reason where eBPF cannot be used.
     kernel: Result<Kernel, String>,
@@ -94,6 +103,7 @@ pub struct Sampler {
     moved: Vec<Moved>,
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
+    attestor: Attestor,
     statuses: Arc<[ProbeStatus]>,
     window_began: BootTime,
     second: u64,
@@ -153,6 +163,8 @@ impl Sampler {
             moved: Vec::new(),
             kernel_queue: Vec::new(),
             measuring: None,
+            attestor: Attestor::default(),
+            root: root.clone(),
             statuses: Arc::new([]),
             window_began: now,
             second: now.since_boot().as_secs(),
@@ -181,6 +193,7 @@ impl Sampler {
                 Event::Kernel => self.tell_kernel_events(BootTime::now()),
                 Event::Request(Some(request)) => self.answer(request),
                 Event::Measured => self.finish_measuring(),
+                Event::Attest => self.advance_proofs(),
                 // The rims are gone: so is everybody.
                 Event::Request(None) | Event::Shutdown => break,
             }
@@ -208,6 +221,7 @@ impl Sampler {
                 Event::Kernel
             }
             () = reached(measured) => Event::Measured,
+            () = self.attestor.ready() => Event::Attest,
             request = self.channels.requests.recv() => Event::Request(request),
         }
     }
@@ -238,6 +252,10 @@ impl Sampler {
         self.ticks += 1;
         if closes {
             self.close_window(now);
+        }
+        // Devices have their rows from the first tick on.
+        if self.ticks == 1 {
+            self.attest_at_start();
         }
         if closes || self.panel.take_changed() {
             self.refresh_statuses();

@@ -80,6 +80,7 @@ impl Sampler {
         let wall = clock::unix_ms();
         let mut queue = std::mem::take(&mut self.kernel_queue);
         for event in queue.drain(..) {
+            let Some(event) = self.attestor.sift(event) else { continue };
             let (KernelEvent::Exit { cgroup_id, at_ns, .. }
             | KernelEvent::OomKill { cgroup_id, at_ns, .. }) = &event;
             let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
@@ -89,7 +90,7 @@ impl Sampler {
         self.kernel_queue = queue;
     }
 
-    fn tell(&mut self, fact: Fact) {
+    pub(super) fn tell(&mut self, fact: Fact) {
         self.enter(fact, BootTime::now(), clock::unix_ms());
     }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::getpid;
 
-use super::sys::{exit_process, exit_thread, in_child};
+use super::sys::{exit_process, exit_thread, ids_are_the_kernels, in_child};
 use super::{Check, Counts, End, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::KernelEvent;
 use crate::kernel::cells::load;
@@ -51,7 +51,8 @@ fn prepare(_: &Place<'_>) -> Result<Provoke, String> {
                 other => return Err(format!("a process ended oddly: {other:?}")),
             };
             let command = name.to_string_lossy().into_owned();
-            facts.ends.push(End { pid: pid.as_raw().unsigned_abs(), command, code, signal });
+            let pid = if ids_are_the_kernels() { pid.as_raw().unsigned_abs() } else { 0 };
+            facts.ends.push(End { pid, command, code, signal });
         }
         facts.events = facts.ends.iter().filter(|end| end.code != 0 || end.signal != 0).count();
         Ok(facts)
@@ -103,7 +104,11 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     let told = |like: &dyn Fn(&End) -> bool| ends.iter().filter(|end| like(end)).count() as u64;
     let bad = |end: &&End| end.signal != 0 || end.code != 0;
     let expected: Vec<String> = ends.iter().filter(bad).map(words).collect();
-    let seen: Vec<String> = evidence.events.iter().filter_map(end).map(|e| words(&e)).collect();
+    // Where the worker does not know its ids as the kernel does, names have to do.
+    let known = ends.iter().all(|end| end.pid != 0);
+    let seen = evidence.events.iter().filter_map(end);
+    let seen: Vec<String> =
+        seen.map(|end| words(&End { pid: if known { end.pid } else { 0 }, ..end })).collect();
     vec![
         Check::exactly(PROGRAM, "ends", told(&|_| true), evidence.gained("exits")),
         Check::exactly(

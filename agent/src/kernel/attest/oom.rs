@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::wait::WaitStatus;
 
 use super::reclaim::Beside;
-use super::sys::in_child;
+use super::sys::{ids_are_the_kernels, in_child};
 use super::{Check, Counts, End, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::KernelEvent;
 use crate::kernel::cells::load;
@@ -68,7 +68,7 @@ fn outgrow() -> Result<Facts, String> {
         return Err("the limit on memory does not hold".to_owned());
     };
     let command = NAME.to_string_lossy().into_owned();
-    let pid = pid.as_raw().unsigned_abs();
+    let pid = if ids_are_the_kernels() { pid.as_raw().unsigned_abs() } else { 0 };
     let end = End { pid, command, code: 0, signal: signal as u8 };
     // The choice and the end of the process.
     Ok(Facts { ends: vec![end], events: 2, ..Facts::default() })
@@ -82,13 +82,17 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
 
 fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     let words = |pid: u32, command: &str| format!("{command} ({pid})");
+    // Where the worker does not know its ids as the kernel does, names have to do.
+    let known = evidence.facts.ends.iter().all(|end| end.pid != 0);
     let expected: Vec<_> =
         evidence.facts.ends.iter().map(|end| words(end.pid, &end.command)).collect();
     let seen: Vec<_> = evidence
         .events
         .iter()
         .filter_map(|event| match event {
-            KernelEvent::OomKill { pid, command, .. } => Some(words(*pid, command)),
+            KernelEvent::OomKill { pid, command, .. } => {
+                Some(words(if known { *pid } else { 0 }, command))
+            }
             KernelEvent::Exit { .. } => None,
         })
         .collect();

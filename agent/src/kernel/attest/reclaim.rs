@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use nix::unistd::{AccessFlags, access};
+
 use super::ground::own_cgroup;
 use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::host::Root;
@@ -66,9 +68,11 @@ fn memory_mount(root: &Root) -> Option<PathBuf> {
 }
 
 fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
-    let own = place.cgroup.join("memory.reclaim");
-    if own.exists() {
-        return Ok(Box::new(move || give_back(&own, "64K")));
+    // That of the agent's own cgroup will do: who reclaims is charged, not whose memory it is.
+    let folders = [Some(place.cgroup), place.cgroup.parent()].into_iter().flatten();
+    let files = folders.map(|folder| folder.join("memory.reclaim"));
+    if let Some(file) = files.into_iter().find(|file| access(file, AccessFlags::W_OK).is_ok()) {
+        return Ok(Box::new(move || give_back(&file, "64K")));
     }
     let beside = Beside::join(&format!("holdfast-attest-{}", std::process::id()))?;
     Ok(Box::new(move || give_back(&beside.folder.join("memory.force_empty"), "0")))

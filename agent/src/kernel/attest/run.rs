@@ -246,7 +246,7 @@ impl Attestation {
                     return self.tell(&line, Phase::Prepares);
                 }
                 None => {}
-                Some(reason) => self.outcomes.push(outcome(spec, Verdict::Unproven(reason), Vec::new())),
+                Some(reason) => self.outcomes.push(outcome(spec, Verdict::Unproven(reason), Vec::new(), 0)),
             }
             self.next += 1;
         }
@@ -294,9 +294,9 @@ impl Attestation {
         if again {
             self.attempt += 1;
         } else {
-            self.attempt = 1;
+            let attempts = std::mem::replace(&mut self.attempt, 1);
             if let Some(spec) = PROOFS.get(self.next) {
-                self.outcomes.push(outcome(spec, verdict, checks));
+                self.outcomes.push(outcome(spec, verdict, checks, attempts));
             }
             self.next += 1;
         }
@@ -308,7 +308,7 @@ impl Attestation {
         for spec in PROOFS.iter().skip(self.next) {
             if self.options.probes.contains(&spec.probe) {
                 let verdict = Verdict::Unproven(reason.to_owned());
-                self.outcomes.push(outcome(spec, verdict, Vec::new()));
+                self.outcomes.push(outcome(spec, verdict, Vec::new(), 0));
             }
         }
         self.next = PROOFS.len();
@@ -372,8 +372,8 @@ impl Drop for Attestation {
     }
 }
 
-fn outcome(spec: &Spec, verdict: Verdict, checks: Vec<Check>) -> Outcome {
-    Outcome { probe: spec.probe, provoked: spec.provokes, verdict, checks }
+fn outcome(spec: &Spec, verdict: Verdict, checks: Vec<Check>, attempts: u32) -> Outcome {
+    Outcome { probe: spec.probe, provoked: spec.provokes, verdict, checks, attempts }
 }
 
 fn start_worker(options: &Options, ground: &Ground) -> io::Result<(Child, UnixStream)> {

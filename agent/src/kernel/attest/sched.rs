@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::sys::ids_are_the_kernels;
 use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::cells::{load, total};
 
@@ -118,6 +119,7 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
         add("switches", load(&cell.switches));
         add("involuntary", load(&cell.involuntary));
         add("on_cpu", load(&cell.on_cpu_ns));
+        add("ids", load(&cell.ids));
         add("waits", total(&cell.wait));
         add("wait", load(&cell.wait.sum));
     }
@@ -130,6 +132,8 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
         add("kernel.wait", account.waited_ns);
         add("kernel.on_cpu", account.ran_ns);
         add("kernel.involuntary", account.involuntary);
+        let id = task.file_name().to_string_lossy().parse().unwrap_or(0u64);
+        add("kernel.ids", account.arrivals.wrapping_mul(id));
     }
     Ok(counts)
 }
@@ -164,7 +168,8 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     let (near, far) = if exact { (10_000, 50) } else { (1_000_000 + 2_000 * switches, 5) };
     let waits = wait.saturating_sub(wait / far + near)..=wait + wait / far + near;
     // The account of time on CPUs leaves out what the hypervisor or interrupts took.
-    let on_cpu = ran.saturating_sub(ran / 50 + 100_000)..=ran + ran / 2 + 5_000_000;
+    let between = if exact { 0 } else { 2_000 * switches };
+    let on_cpu = ran.saturating_sub(ran / 50 + 100_000 + between)..=ran + ran / 2 + 5_000_000;
     let mut checks = vec![
         Check::exactly(PROGRAM, "switches", switches, gained("switches")),
         Check::exactly(
@@ -178,6 +183,10 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
         // Others may come unstamped now and then; the idle task always does.
         Check::at_most(PROGRAM, "switches to the idle task charged", 3, gained("unstamped")),
     ];
+    if ids_are_the_kernels() {
+        let told = gained("kernel.ids");
+        checks.push(Check::exactly(PROGRAM, "sum of task ids", told, gained("ids")));
+    }
     if exact {
         checks.push(Check::exactly(PROGRAM, "waits", switches, gained("waits")));
     } else {

@@ -26,6 +26,12 @@ pub(super) fn in_child(name: &CStr, child: impl FnOnce() -> i32) -> io::Result<(
     }
 }
 
+/// Whether process ids are here what eBPF programs say: those of the first namespace
+/// (`PROC_PID_INIT_INO` of the kernel).
+pub(super) fn ids_are_the_kernels() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]")
+}
+
 /// Ends the process at once, without handlers.
 pub(super) fn exit_process(code: i32) -> ! {
     // SAFETY: never returns, touches no memory.

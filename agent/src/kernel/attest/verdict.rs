@@ -14,6 +14,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Every number that was compared.
     pub checks: Vec<Check>,
+    /// How often it was tried: a failed proof is made once more.
+    pub attempts: u32,
 }
 
 /// How a proof ended.
