@@ -80,7 +80,13 @@ impl Default for Config {
 
 impl Default for Ebpf {
     fn default() -> Self {
-        Self { enabled: true, unit_slots: 256, map_limit: ByteSize::mib(4), disabled: Vec::new(), attest: true }
+        Self {
+            enabled: true,
+            unit_slots: 256,
+            map_limit: ByteSize::mib(4),
+            disabled: Vec::new(),
+            attest: true,
+        }
     }
 }
 

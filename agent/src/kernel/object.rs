@@ -216,10 +216,7 @@ fn create(layout: &Layout, options: &Options, size: Size, root: &Root) -> Result
 }
 
 /// What the programs are told: the truth, but for the lies of a test.
-fn lied(
-    layout: &Layout,
-    lies: &[Mutation],
-) -> ([u32; MEMBERS.len()], [u32; SETTING_NAMES.len()]) {
+fn lied(layout: &Layout, lies: &[Mutation]) -> ([u32; MEMBERS.len()], [u32; SETTING_NAMES.len()]) {
     let (mut offsets, mut settings) = (layout.offsets, layout.settings.words());
     for lie in lies {
         match *lie {

@@ -101,13 +101,16 @@ impl Sampler {
         let attestation = Attestation::start(kernel, &self.root, options)?;
         self.attestor.cgroup = attestation.cgroup_id();
         let since = BootTime::now();
-        self.attestor.running = Some(Running { attestation, since, disruptive, askers: Vec::new() });
+        self.attestor.running =
+            Some(Running { attestation, since, disruptive, askers: Vec::new() });
         Ok(())
     }
 
     /// Goes on with the proofs.
     pub(super) fn advance_proofs(&mut self) {
-        let (Some(running), Ok(kernel)) = (&mut self.attestor.running, &self.kernel) else { return };
+        let (Some(running), Ok(kernel)) = (&mut self.attestor.running, &self.kernel) else {
+            return;
+        };
         let Some(outcomes) = running.attestation.advance(kernel) else { return };
         let Some(running) = self.attestor.running.take() else { return };
         let took = BootTime::now().since(running.since);

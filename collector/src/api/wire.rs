@@ -7,7 +7,8 @@ use crate::{
     fleet::{Host, State},
     history::Found,
     model::{
-        FleetEvent, Kind, Owner, Probe, ProbeProof, ProbeState, Program, Severity, Signal, Vitals, Window,
+        FleetEvent, Kind, Owner, Probe, ProbeProof, ProbeState, Program, Severity, Signal, Vitals,
+        Window,
     },
 };
 

@@ -7,8 +7,8 @@ use crate::{
     buckets::Buckets,
     metrics::Reason,
     model::{
-        Event, HostFacts, Kind, Name, Owner, Probe, ProbeProof, ProbeState, Program, Severity, Signal, Vitals,
-        Window,
+        Event, HostFacts, Kind, Name, Owner, Probe, ProbeProof, ProbeState, Program, Severity,
+        Signal, Vitals, Window,
     },
 };
 

@@ -12,9 +12,14 @@ use holdfast_agent::host::cgroup::mount_point;
 use holdfast_agent::kernel::attest::{Attestation, Options, Outcome, Verdict, proven_probes};
 use holdfast_agent::kernel::{self, Kernel, KernelEvent};
 use holdfast_tests::{need, programs};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::stat::{major, minor};
+use nix::sys::time::TimeValLike;
 
 use crate::rig::{Rig, alone, disk_of};
+
+/// How often the truth is told.
+const ROUNDS: usize = 10;
 
 /// Proves `probes` of `kernel`, whose events are taken for that.
 pub(crate) async fn prove(
@@ -69,15 +74,16 @@ async fn the_truth_is_proven_every_time() -> Result<()> {
     let _alone = alone()?;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let all: Vec<_> = proven_probes().collect();
-    for round in 0..10 {
+    let mut proven = 0;
+    for round in 0..ROUNDS {
         // Every other time with the scheduler's programs in their second form.
         let disabled = vec!["sched_switch/sched_info".to_owned(); round % 2];
         let options = kernel::Options { disabled, ..kernel::Options::default() };
         let started = Kernel::start(&options, &Root::default());
         let mut kernel = started.map_err(|reason| anyhow!(reason))?;
-        let since = holdfast_core::clock::BootTime::now();
+        let before = cpu_of_workers()?;
         let outcomes = prove(&mut kernel, &all, folder.path(), false, 1).await?;
-        let took = holdfast_core::clock::BootTime::now().since(since);
+        let took = cpu_of_workers()?.saturating_sub(before);
         for Outcome { probe, verdict, checks, attempts, .. } in &outcomes {
             if *attempts > 1 {
                 eprintln!("round {round}: {probe} took {attempts} attempts");
@@ -87,7 +93,14 @@ async fn the_truth_is_proven_every_time() -> Result<()> {
                 eprintln!("{probe}: {verdict:?}: {}", checks.join("; "));
             }
             match verdict {
-                Verdict::Proven => ensure!(!checks.is_empty(), "{probe} is proven by nothing"),
+                Verdict::Proven => {
+                    ensure!(!checks.is_empty(), "{probe} is proven by nothing");
+                    proven += 1;
+                }
+                // Others run here, too, and the proof says so rather than guess.
+                Verdict::Unproven(reason) if reason.contains("too busy") => {
+                    eprintln!("round {round}: {probe}: {reason}");
+                }
                 // Its kill is not made unless asked for.
                 Verdict::Unproven(reason) if *probe == "oom" => {
                     ensure!(reason.contains("--disruptive"), "{reason}");
@@ -96,9 +109,11 @@ async fn the_truth_is_proven_every_time() -> Result<()> {
             }
         }
         ensure!(outcomes.len() == all.len(), "{} of {} proofs", outcomes.len(), all.len());
-        ensure!(took < Duration::from_millis(1500), "it took {took:?}");
-        eprintln!("round {round} took {took:?}");
+        ensure!(took < Duration::from_millis(100), "the worker took {took:?} of CPU time");
+        eprintln!("round {round} took {took:?} of CPU time");
     }
+    let most = ROUNDS * (all.len() - 1);
+    ensure!(proven > most * 4 / 5, "only {proven} of {most} proofs could be made");
     nothing_is_left(folder.path())
 }
 
@@ -147,6 +162,13 @@ async fn a_worker_that_does_not_come_up_leaves_the_probes_unproven() -> Result<(
         ensure!(outcomes.len() == 2 && outcomes.iter().all(unproven), "{outcomes:?}");
     }
     nothing_is_left(Path::new("/nonexistent"))
+}
+
+/// CPU time of all workers that have ended.
+fn cpu_of_workers() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let us = [usage.user_time(), usage.system_time()].map(|time| time.num_microseconds());
+    Ok(Duration::from_micros(us.iter().sum::<i64>().unsigned_abs()))
 }
 
 /// No cgroup and no file of this process's attestations.

@@ -63,7 +63,7 @@ impl Drop for Ground {
 }
 
 /// Removes what an agent that was killed left behind; the kernel keeps those in use.
-fn remove_leftovers(parent: &Path) {
+pub(super) fn remove_leftovers(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
@@ -117,9 +117,12 @@ impl Disk {
         let is_part = place.join("partition").exists();
         let disk = if is_part { place.parent().unwrap_or(&place) } else { &place };
         let name = disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stacked = fs::read_dir(disk.join("slaves")).is_ok_and(|mut below| below.next().is_some());
+        let stacked =
+            fs::read_dir(disk.join("slaves")).is_ok_and(|mut below| below.next().is_some());
         if stacked {
-            return Err(format!("the state directory {shown} is on {name}, which has no requests of its own"));
+            return Err(format!(
+                "the state directory {shown} is on {name}, which has no requests of its own"
+            ));
         }
         let text = fs::read_to_string(disk.join("dev")).map_err(|error| error.to_string())?;
         let row = text

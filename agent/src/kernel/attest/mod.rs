@@ -13,6 +13,7 @@ mod oom;
 mod reclaim;
 mod run;
 mod sched;
+mod spent;
 mod sys;
 mod tcp;
 mod verdict;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::ground::own_cgroup;
+use super::ground::{own_cgroup, remove_leftovers};
 use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::host::Root;
 use crate::kernel::cells::{load, total};
@@ -42,6 +42,7 @@ impl Beside {
         let mount = memory_mount(&root).ok_or(lacking)?;
         let own = own_cgroup(&root, "memory").map_err(|_| lacking)?;
         let parent = mount.join(own.trim_start_matches('/'));
+        remove_leftovers(&parent);
         let folder = parent.join(name);
         let made = fs::create_dir(&folder);
         made.map_err(|error| format!("{lacking}: {}: {error}", folder.display()))?;
@@ -87,7 +88,8 @@ fn give_back(file: &Path, how_much: &str) -> Result<Facts, String> {
     match fs::write(file, how_much) {
         Ok(()) => {}
         // Tried, and not all of it found.
-        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EAGAIN | nix::libc::EBUSY)) => {}
+        Err(error)
+            if matches!(error.raw_os_error(), Some(nix::libc::EAGAIN | nix::libc::EBUSY)) => {}
         Err(error) => return Err(format!("{} cannot be written: {error}", file.display())),
     }
     let mut facts = Facts::default();

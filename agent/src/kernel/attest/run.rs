@@ -24,9 +24,10 @@ use crate::kernel::{Kernel, KernelEvent, State};
 
 /// Longest answer of the worker that is taken.
 const LONGEST: usize = 64 * 1024;
-/// How often the worker is looked at while it comes to rest, and how often at most.
+/// How often the worker is looked at while it comes to rest, and how long at most.
 const LOOK: Duration = Duration::from_millis(1);
-const LOOKS: u32 = 200;
+const RESTLESS: Duration = Duration::from_secs(1);
+const TOO_BUSY: &str = "the host is too busy: what was provoked does not come to rest";
 /// How long events of the kernel may be on their way.
 const EVENTS_LATE: Duration = Duration::from_millis(300);
 /// How long the worker may take to end by itself.
@@ -72,22 +73,25 @@ enum Phase {
 /// Whether the worker has come to rest.
 struct Rest {
     since: Instant,
-    looks: u32,
     arrivals: Option<u64>,
 }
 
 impl Rest {
     fn begin() -> Self {
-        Self { since: Instant::now(), looks: 0, arrivals: None }
+        Self { since: Instant::now(), arrivals: None }
     }
 
     /// Looks once; true when it slept at two looks and did not run in between.
     fn look(&mut self, worker: u32) -> bool {
-        self.looks += 1;
         let now = arrivals_if_asleep(worker);
         let calm = now.is_some() && now == self.arrivals;
         self.arrivals = now;
-        calm || self.looks >= LOOKS
+        calm
+    }
+
+    /// Whether it was looked at for long enough.
+    fn is_given_up(&self) -> bool {
+        self.since.elapsed() > RESTLESS
     }
 }
 
@@ -191,10 +195,13 @@ impl Attestation {
                 Some(Err(reason)) => self.settle(kernel, Verdict::Unproven(reason), Vec::new()),
             },
             Phase::Calms(mut rest) => {
-                if !rest.look(self.worker.id()) {
-                    self.wait_for_rest(Phase::Calms(rest));
-                } else {
+                if rest.look(self.worker.id()) {
                     self.provoke(kernel);
+                } else if rest.is_given_up() {
+                    let verdict = Verdict::Unproven(TOO_BUSY.to_owned());
+                    self.settle(kernel, verdict, Vec::new());
+                } else {
+                    self.wait_for_rest(Phase::Calms(rest));
                 }
             }
             Phase::Provokes(before) => match self.hear() {
@@ -204,10 +211,13 @@ impl Attestation {
             },
             Phase::Ends(before, facts, mut rest) => {
                 let told = self.events.len() >= facts.events || rest.since.elapsed() > EVENTS_LATE;
-                if !rest.look(self.worker.id()) || !told {
-                    self.wait_for_rest(Phase::Ends(before, facts, rest));
-                } else {
+                if rest.look(self.worker.id()) && told {
                     self.conclude(kernel, &before, facts);
+                } else if rest.is_given_up() {
+                    let verdict = Verdict::Unproven(TOO_BUSY.to_owned());
+                    self.settle(kernel, verdict, Vec::new());
+                } else {
+                    self.wait_for_rest(Phase::Ends(before, facts, rest));
                 }
             }
             Phase::Leaves(until) => {
@@ -246,7 +256,9 @@ impl Attestation {
                     return self.tell(&line, Phase::Prepares);
                 }
                 None => {}
-                Some(reason) => self.outcomes.push(outcome(spec, Verdict::Unproven(reason), Vec::new(), 0)),
+                Some(reason) => {
+                    self.outcomes.push(outcome(spec, Verdict::Unproven(reason), Vec::new(), 0))
+                }
             }
             self.next += 1;
         }
@@ -292,6 +304,7 @@ impl Attestation {
     fn settle(&mut self, kernel: &Kernel, verdict: Verdict, checks: Vec<Check>) {
         let again = matches!(verdict, Verdict::Failed(_)) && self.attempt < ATTEMPTS;
         if again {
+            tracing::debug!(?verdict, "a proof failed and is made once more");
             self.attempt += 1;
         } else {
             let attempts = std::mem::replace(&mut self.attempt, 1);

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write, pipe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,7 +127,8 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
     let tasks = PathBuf::from(format!("/proc/{}/task", watch.worker));
     let unread = |error| format!("{} cannot be read: {error}", tasks.display());
     for task in fs::read_dir(&tasks).map_err(unread)?.flatten() {
-        let account = Account::of(&task.path()).ok_or("this kernel keeps no account of waits (CONFIG_SCHED_INFO)")?;
+        let account = Account::of(&task.path())
+            .ok_or("this kernel keeps no account of waits (CONFIG_SCHED_INFO)")?;
         add("kernel.switches", account.arrivals);
         add("kernel.wait", account.waited_ns);
         add("kernel.on_cpu", account.ran_ns);
@@ -139,15 +140,16 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
 }
 
 /// What the kernel itself says of a task.
-struct Account {
-    ran_ns: u64,
-    waited_ns: u64,
+pub(super) struct Account {
+    pub(super) ran_ns: u64,
+    pub(super) waited_ns: u64,
     arrivals: u64,
     involuntary: u64,
 }
 
 impl Account {
-    fn of(task: &std::path::Path) -> Option<Self> {
+    /// Of the task of a folder in /proc; `None` when it is gone or not accounted for.
+    pub(super) fn of(task: &Path) -> Option<Self> {
         let schedstat = fs::read_to_string(task.join("schedstat")).ok()?;
         let mut numbers = schedstat.split_whitespace().map(|n| n.parse().ok());
         let (ran_ns, waited_ns) = (numbers.next()??, numbers.next()??);
@@ -181,7 +183,12 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
         Check::time(PROGRAM, "wait by the kernel's own account", wait, &waits, gained("wait")),
         Check::time(PROGRAM, "time on CPU", ran, &on_cpu, gained("on_cpu")),
         // Others may come unstamped now and then; the idle task always does.
-        Check::at_most(PROGRAM, "switches to the idle task charged", 3, gained("unstamped")),
+        Check::at_most(
+            PROGRAM,
+            "switches without a stamp, as the idle task's are",
+            3,
+            gained("unstamped"),
+        ),
     ];
     if ids_are_the_kernels() {
         let told = gained("kernel.ids");

@@ -4,11 +4,12 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::spent::Spent;
 use super::sys;
 use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::cells::{load, total};
@@ -58,11 +59,9 @@ fn provoke(listener: &TcpListener, closed: SocketAddr) -> io::Result<Facts> {
         }
     }
     let address = listener.local_addr()?;
-    let mut spent = Duration::ZERO;
+    let mut spent = Spent::default();
     let mut pair = || -> io::Result<(TcpStream, TcpStream)> {
-        let start = Instant::now();
-        let client = TcpStream::connect(address)?;
-        spent += start.elapsed();
+        let client = spent.on(|| TcpStream::connect(address))?;
         Ok((client, listener.accept()?.0))
     };
     for _ in 0..STANDING - 1 {
@@ -80,7 +79,8 @@ fn provoke(listener: &TcpListener, closed: SocketAddr) -> io::Result<Facts> {
     let (client, server) = pair()?;
     lose(&client, server)?;
     facts.set("retransmits", sys::retransmits(&client)?.into());
-    facts.set("spent", u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+    facts.set("spent", spent.most);
+    facts.set("own", spent.own);
     Ok(facts)
 }
 
@@ -124,7 +124,7 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     let gained = |name| evidence.gained(name);
     let spent = evidence.facts.get("spent");
     // What the caller waited holds the latency and a few system calls.
-    let latency = spent / 20..=spent;
+    let latency = evidence.facts.get("own") / 50..=spent;
     let again = evidence.facts.get("retransmits");
     vec![
         Check::exactly(STATES, "refused connects", REFUSED, gained("refused")),

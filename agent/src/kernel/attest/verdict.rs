@@ -97,7 +97,10 @@ impl Check {
         range: &RangeInclusive<u64>,
         seen: u64,
     ) -> Self {
-        let expected = format!("{} to {}", ns(*range.start()), ns(*range.end()));
+        let expected = match *range.end() {
+            u64::MAX => format!("{} or more", ns(*range.start())),
+            end => format!("{} to {}", ns(*range.start()), ns(end)),
+        };
         Self { program, what, expected, seen: ns(seen), good: range.contains(&seen) }
     }
 
