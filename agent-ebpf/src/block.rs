@@ -102,7 +102,7 @@ pub fn block_rq_complete(ctx: BtfTracePointContext) {
         // A write that asks for a flush before or after it completes twice, the
         // second time without data; a bare flush is a write without data whose
         // work is done, and counted, by a request of kind FLUSH.
-        READ | WRITE if completed == 0 => return,
+        READ | WRITE if remaining == 0 => return,
         READ => operation::READ,
         WRITE => operation::WRITE,
         FLUSH => operation::FLUSH,
@@ -121,7 +121,9 @@ pub fn block_rq_complete(ctx: BtfTracePointContext) {
     unsafe {
         (*cell).errors += u64::from(failed);
         if operation < operation::SIZED {
-            record(&raw mut (*cell).size[operation & 1], u64::from(completed));
+            // Not `completed`, which is the same here: so the size tells whether the
+            // offset of what remains is right.
+            record(&raw mut (*cell).size[operation & 1], u64::from(remaining));
         }
         if start == 0 {
             return lost(Loss::RequestUnstamped);

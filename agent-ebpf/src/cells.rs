@@ -47,6 +47,8 @@ pub struct SchedCell {
     pub cycles_ns: Word,
     /// Time tasks of the unit waited for this CPU.
     pub wait: Histogram,
+    /// In the row of attestation only: the ids of the tasks switched to, added up.
+    pub ids: Word,
 }
 
 /// Kinds of block I/O; positions in [`BlockCell::latency`].

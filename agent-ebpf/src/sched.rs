@@ -20,7 +20,7 @@ use holdfast_agent_ebpf::cells::{CpuCell, SchedCell};
 use holdfast_agent_ebpf::depth;
 use holdfast_agent_ebpf::loss::Loss;
 use holdfast_agent_ebpf::settings::state;
-use holdfast_agent_ebpf::slots::{DETAIL, undetailed_row};
+use holdfast_agent_ebpf::slots::{DETAIL, attest_row, undetailed_row};
 
 use crate::blame;
 use crate::support::count::{CPUS, interval, lost, record_many};
@@ -230,7 +230,8 @@ fn account(
     }
 
     // SAFETY: `next` is a task.
-    if unsafe { member::<u32>(switch.next, offset!(task_pid)) } == 0 {
+    let id = unsafe { member::<u32>(switch.next, offset!(task_pid)) };
+    if id == 0 {
         blame::hand_over(here, 0, now);
         here.idle += 1;
         return;
@@ -245,6 +246,15 @@ fn account(
         blame::kept_waiting(here, unit as u32, now.saturating_sub(*queued), now);
     }
     arrive(first_row, here.depth, unit, arrival, now, 1);
+    // On a busy host the idle task never runs; that its id would be known is proven by
+    // those of others.
+    let proving = attest_row(setting!(unit_rows));
+    if unit as u32 == proving
+        && let Some(cell) = SCHED.get_ptr_mut(first_row + proving)
+    {
+        // SAFETY: the look-up gave a cell that only this CPU's switches write.
+        unsafe { (*cell).ids += u64::from(id) };
+    }
 }
 
 /// Charges both units with a switch that counts for all since the last one looked at.

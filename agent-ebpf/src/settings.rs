@@ -21,6 +21,9 @@ macro_rules! settings {
                 [$(self.$field,)+]
             }
         }
+
+        /// Names of the settings, in the order of [`Settings`].
+        pub const NAMES: &[&str] = &[$(stringify!($field),)+];
     };
 }
 

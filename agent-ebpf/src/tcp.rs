@@ -40,9 +40,12 @@ const PROTOCOL_TCP: u16 = 6;
 /// States of a connection, as in `enum`s of `net/tcp_states.h`.
 const ESTABLISHED: u32 = 1;
 const SYN_SENT: u32 = 2;
-const TIME_WAIT: u8 = 6;
 const CLOSE: u32 = 7;
-const NEW_SYN_RECEIVED: u8 = 12;
+/// First and last of those of a full socket; between them is `TIME_WAIT`, after them
+/// `NEW_SYN_RECV`.
+const FIRST: u8 = 1;
+const TIME_WAIT: u8 = 6;
+const LAST: u8 = 11;
 
 const ENOMEM: i32 = 12;
 const ETIMEDOUT: u32 = 110;
@@ -75,11 +78,12 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) {
     } else {
         // SAFETY: `sock` begins with what all kinds of sockets have in common.
         // Those that wait out their time, or are still asked for, are smaller and
-        // have no cgroup.
+        // have no cgroup. What is no state at all is no full socket either.
         unsafe {
             match member::<u8>(sock, offset!(sock_state)) {
-                TIME_WAIT | NEW_SYN_RECEIVED => TCP.get_ptr_mut(0),
-                _ => cell_of(sock),
+                TIME_WAIT => TCP.get_ptr_mut(0),
+                FIRST..=LAST => cell_of(sock),
+                _ => TCP.get_ptr_mut(0),
             }
         }
     };

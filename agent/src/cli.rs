@@ -44,6 +44,23 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Provoke what the running agent tells, so that it can prove its probes.
+    #[command(hide = true)]
+    AttestWorker(AttestWorker),
+}
+
+/// Arguments of the worker, which the agent gives it.
+#[derive(Debug, Args)]
+pub struct AttestWorker {
+    /// The cgroup to join.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: PathBuf,
+    /// Where a file may be written.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// How much to provoke.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub effort: u32,
 }
 
 /// What can be done with configuration.

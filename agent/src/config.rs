@@ -80,6 +80,8 @@ pub struct Ebpf {
     pub regain_after: Duration,
     /// From which share of stalled time on a unit is under pressure.
     pub pressure_threshold: Share,
+    /// Whether to prove the probes at the start.
+    pub attest: bool,
 }
 
 impl Default for Config {
@@ -108,6 +110,7 @@ impl Default for Ebpf {
             measure_interval: Duration::from_secs(10),
             regain_after: Duration::from_secs(60),
             pressure_threshold: Share::millionths(50_000),
+            attest: true,
         }
     }
 }
@@ -296,6 +299,12 @@ const KEYS: &[Key] = &[
         name: "pressure_threshold",
         default: "\"5%\"",
         help: "From which share of time stalled for CPU, memory or I/O on a unit is under pressure:\nits details are kept longest.",
+    },
+    Key {
+        table: "ebpf",
+        name: "attest",
+        default: "true",
+        help: "Prove the probes at the start: provoke a few events in a cgroup of the agent's own,\nand see whether each probe sees exactly those.",
     },
 ];
 

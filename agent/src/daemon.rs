@@ -129,6 +129,8 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
                 regain_after: config.ebpf.regain_after,
             },
             pressure_threshold: config.ebpf.pressure_threshold.fraction(),
+            attest: config.ebpf.attest,
+            state_dir: config.state_dir.clone(),
         },
         &root,
         kernel,
@@ -240,6 +242,7 @@ fn start_kernel(config: &Config, root: &Root) -> Result<Kernel, String> {
         unit_slots: config.ebpf.unit_slots,
         map_limit_bytes: config.ebpf.map_limit.as_u64(),
         disabled: config.ebpf.disabled.clone(),
+        ..kernel::Options::default()
     };
     Kernel::start(&options, root)
 }

@@ -1,7 +1,8 @@
 //! What a person on the host may ask: the gRPC service `Local` over a Unix socket.
 //!
 //! The socket is open to root and to the agent's own user; who asks is known from
-//! the kernel (peer credentials), not from what is sent. The service only reads.
+//! the kernel (peer credentials), not from what is sent. The service changes nothing;
+//! to prove the probes it provokes a few events within a cgroup of its own.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -28,6 +29,8 @@ use crate::uplink::wire;
 
 /// Longest measurement that may be asked for.
 const LONGEST_MEASURE: Duration = Duration::from_secs(10);
+/// Longest that proving the probes may take; the sampler sees to it.
+pub(crate) const LONGEST_ATTEST: Duration = Duration::from_secs(3);
 /// The sampler answers within a tick; more means that it hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests under way at once on one connection.
@@ -214,6 +217,18 @@ impl Local for Api {
         let request = report::Request::Blame { unit, last, answer: sender };
         let report = self.ask(request, answer, ANSWER_TIMEOUT).await?;
         Ok(Response::new(wire::blame(&report.map_err(Status::not_found)?)))
+    }
+
+    async fn attest(
+        &self,
+        request: Request<v1::AttestRequest>,
+    ) -> Result<Response<v1::AttestResponse>, Status> {
+        check_peer(&request)?;
+        let disruptive = request.into_inner().disruptive;
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Attest { disruptive, answer: sender };
+        let report = self.ask(request, answer, LONGEST_ATTEST + ANSWER_TIMEOUT).await?;
+        Ok(Response::new(wire::attest(&report)))
     }
 
     async fn get_status(

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use holdfast_agent::catalogue::{SIGNALS, Signal};
-use holdfast_agent::cli::{Cli, Command, ConfigCommand, Run};
+use holdfast_agent::cli::{AttestWorker, Cli, Command, ConfigCommand, Run};
 use holdfast_agent::config::{self, Config};
 use holdfast_agent::daemon;
 use holdfast_agent::doctor;
 use holdfast_agent::host::Root;
+use holdfast_agent::kernel::attest::worker;
 use holdfast_core::logs;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
             }
         }
         Command::Signals { json } => print_signals(json),
+        Command::AttestWorker(AttestWorker { cgroup, state_dir, effort }) => {
+            worker::run(&cgroup, &state_dir, effort).context("the worker cannot go on")
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

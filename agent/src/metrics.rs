@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::governor::Overhead;
-use crate::report::{LinkState, ProbeCost, ProbeStatus, State, Vitals};
+use crate::report::{LinkState, ProbeCost, ProbeStatus, Proof, State, Vitals};
 
 /// A sampler that has not ticked for so long is not healthy.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -179,6 +179,12 @@ impl Collector for Page {
                 write(gauge, depths.encode_family(&labels)?, f64::from(probe.depth as u8))?;
             }
         }
+        let help = "Whether each probe has seen exactly what was provoked for it to see";
+        let mut proven = encoder.encode_descriptor("probe_proven", help, None, gauge)?;
+        for probe in snapshot.probes.iter() {
+            let value = f64::from(u8::from(matches!(probe.proof, Proof::Proven { .. })));
+            write(gauge, proven.encode_family(&[("probe", probe.name)])?, value)?;
+        }
         let help = "Time the sampler took to read each probe";
         let mut times = encoder.encode_descriptor("probe_read_seconds", help, None, counter)?;
         for cost in &snapshot.costs {
@@ -223,6 +229,7 @@ mod tests {
                 level: 2,
                 depth: Some(Depth::Off),
                 programs: Vec::new(),
+                proof: Proof::Proven { unix_ms: 1 },
             }]),
             overhead: Some(Overhead {
                 budget: 0.01,
@@ -239,6 +246,7 @@ mod tests {
             "holdfast_agent_losses_total{cause=\"ring_full\"} 3.0",
             "holdfast_agent_probe_state{probe=\"sched\",state=\"off\"} 1.0",
             "holdfast_agent_probe_state{probe=\"sched\",state=\"active\"} 0.0",
+            "holdfast_agent_probe_proven{probe=\"sched\"} 1.0",
             "holdfast_agent_uplink_connected 1.0",
             "holdfast_agent_ebpf_budget_ratio 0.01",
             "holdfast_agent_ebpf_cost_ratio{probe=\"sched\",basis=\"measured\"} 0.25",

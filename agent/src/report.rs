@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::blame::Resource;
 use crate::catalogue::SignalId;
 use crate::governor::{Depth, Overhead};
+use crate::kernel::attest::Outcome;
 
 /// Statistics of one series over a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,6 +117,40 @@ impl State {
     }
 }
 
+/// Whether a probe has seen exactly what was provoked for it to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Not tried yet.
+    Pending,
+    /// It has.
+    Proven {
+        /// When, in wall time.
+        unix_ms: u64,
+    },
+    /// Nothing can be provoked here.
+    Unproven {
+        /// Why.
+        reason: String,
+    },
+    /// It saw something else: its signals are not to be trusted.
+    Failed {
+        /// What was expected, and what was seen.
+        reason: String,
+    },
+}
+
+impl Proof {
+    /// Why it is not proven; empty when it is.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Pending => "it has not been tried yet",
+            Self::Proven { .. } => "",
+            Self::Unproven { reason } | Self::Failed { reason } => reason,
+        }
+    }
+}
+
 /// How a probe is doing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProbeStatus {
@@ -131,6 +166,8 @@ pub struct ProbeStatus {
     pub depth: Option<Depth>,
     /// Its eBPF programs.
     pub programs: Vec<ProgramStatus>,
+    /// Whether it was proven.
+    pub proof: Proof,
 }
 
 /// How an eBPF program is doing.
@@ -286,6 +323,17 @@ pub struct BlameReport {
     pub resources: Vec<ResourceBlame>,
 }
 
+/// What came out of proving the probes.
+#[derive(Debug, Clone, Default)]
+pub struct AttestReport {
+    /// One entry for each probe that there is a proof for and that is not off.
+    pub outcomes: Vec<Outcome>,
+    /// How long it took.
+    pub took: Duration,
+    /// Why nothing could be provoked at all; empty when something could.
+    pub error: String,
+}
+
 /// What the rims ask of the sampler. It answers at its next convenience; an asker
 /// that went away is ignored.
 #[derive(Debug)]
@@ -305,6 +353,13 @@ pub enum Request {
         last: Duration,
         /// Where the answer goes; the error says that there is no such unit.
         answer: oneshot::Sender<Result<BlameReport, String>>,
+    },
+    /// Proves the probes.
+    Attest {
+        /// Whether to provoke what leaves traces, too.
+        disruptive: bool,
+        /// Where the answer goes.
+        answer: oneshot::Sender<AttestReport>,
     },
     /// How the sampler is doing.
     Status {

@@ -193,6 +193,8 @@ pub(crate) struct Top {
 pub(crate) enum Local {
     /// Shows each probe and eBPF program: form, state, reason, cost and map memory.
     Probes(Probes),
+    /// Proves each probe: provokes events of known number and compares what it saw.
+    Attest(Attest),
     /// Shows the agent's own state: connection, cost and losses.
     Status,
     /// Shows what this host gives the agent, what is missing, what that costs and how
@@ -206,6 +208,14 @@ pub(crate) struct Probes {
     #[arg(long, value_name = "DURATION", value_parser = measure_duration)]
     #[arg(num_args = 0..=1, default_missing_value = "1s")]
     pub(crate) measure: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attest {
+    /// Provokes also what leaves traces: a kill for want of memory, which is written to
+    /// the kernel's log.
+    #[arg(long)]
+    pub(crate) disruptive: bool,
 }
 
 #[derive(Debug, Args)]

@@ -43,6 +43,8 @@ pub(crate) enum Error {
     Address(String),
     #[error("the collector at {0} is to be asked over TLS, which this version does not speak")]
     Tls(String),
+    #[error("not to be trusted: {0}")]
+    NotProven(String),
     #[error("`holdfast top` needs a terminal to draw on")]
     NoTerminal,
     #[error("cannot draw on the terminal: {0}")]
@@ -88,6 +90,7 @@ impl Error {
             Self::NotFound(_) => {
                 "See `holdfast hosts`, `holdfast units` and `holdfast signals` for what there is."
             }
+            Self::NotProven(_) => "Run the command again; if it stays so, report it with --json.",
             Self::Refused { .. } => {
                 "Check the arguments, and that both sides have the same version."
             }

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attest;
 mod blame;
 mod catalogue;
 mod cli;
@@ -83,6 +84,9 @@ async fn run(cli: Cli) -> Result<(), Error> {
     match command {
         Command::Local(Local::Probes(options)) => {
             probes::run(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Attest(options)) => {
+            attest::run(&mut agent(&global).await?, &mut output, &options).await
         }
         Command::Local(Local::Status) => status::run(&mut agent(&global).await?, &mut output).await,
         Command::Blame(options) => {

@@ -45,6 +45,41 @@ impl State {
     }
 }
 
+/// Whether a probe has seen exactly what was provoked for it to see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Proof {
+    Pending,
+    Proven,
+    Unproven,
+    Failed,
+    #[default]
+    Unknown,
+}
+
+impl Proof {
+    pub(crate) fn from_wire(proof: i32) -> Self {
+        match v1::ProbeProof::try_from(proof) {
+            Ok(v1::ProbeProof::Pending) => Self::Pending,
+            Ok(v1::ProbeProof::Proven) => Self::Proven,
+            Ok(v1::ProbeProof::Unproven) => Self::Unproven,
+            Ok(v1::ProbeProof::Failed) => Self::Failed,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub(crate) fn cell(self) -> (String, Tone) {
+        let (name, tone) = match self {
+            Self::Pending => ("pending", Tone::Faint),
+            Self::Proven => ("proven", Tone::Good),
+            Self::Unproven => ("not proven", Tone::Plain),
+            Self::Failed => ("failed", Tone::Bad),
+            Self::Unknown => ("unknown", Tone::Warning),
+        };
+        (name.to_owned(), tone)
+    }
+}
+
 /// A set of signals with one way of getting them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Probe {
@@ -59,6 +94,30 @@ pub(crate) struct Probe {
     /// What its programs cost, as a share of one core; null where that is not known.
     pub(crate) cost: Option<f64>,
     pub(crate) programs: Vec<Program>,
+    pub(crate) proof: Proof,
+    /// Why it is not proven; null when it is.
+    pub(crate) proof_reason: Option<String>,
+    /// When it was proven; null when it is not.
+    pub(crate) proven_unix_ms: Option<u64>,
+}
+
+impl Probe {
+    /// "proven" says more than "active", and "off" all there is to say.
+    fn state_cell(&self) -> (String, Tone) {
+        match (self.state, self.proof) {
+            (State::Active, Proof::Proven) => self.proof.cell(),
+            _ => self.state.cell(),
+        }
+    }
+
+    /// What is missing; where nothing is, why it is not proven.
+    fn remark(&self) -> Option<String> {
+        let unproven = || self.proof_reason.as_ref().map(|why| format!("not proven: {why}"));
+        self.reason.clone().or_else(|| match (self.state, self.proof) {
+            (State::Active, Proof::Unproven | Proof::Pending) => unproven(),
+            _ => None,
+        })
+    }
 }
 
 /// One eBPF program.
@@ -76,7 +135,7 @@ pub(crate) struct Program {
 }
 
 /// Text of the wire, clean; `None` when there is none.
-fn reason(text: &str) -> Option<String> {
+pub(crate) fn reason(text: &str) -> Option<String> {
     Some(clean(text)).filter(|text| !text.is_empty())
 }
 
@@ -105,6 +164,9 @@ fn with_costs(probes: &[v1::ProbeReport], measured: bool, costed: bool) -> Vec<P
         depth: reason(&probe.depth),
         cost: Some(probe.cost).filter(|_| costed && !probe.depth.is_empty()),
         programs: probe.program.iter().map(program).collect(),
+        proof: Proof::from_wire(probe.proof),
+        proof_reason: reason(&probe.proof_reason),
+        proven_unix_ms: Some(probe.proven_unix_ms).filter(|&ms| ms > 0),
     };
     probes.iter().map(probe).collect()
 }
@@ -235,13 +297,13 @@ pub(crate) fn table(probes: &[Probe], look: &Look) -> String {
         line([
             plain(probe.name.clone()),
             (variant.to_owned(), Tone::Faint),
-            probe.state.cell(),
+            probe.state_cell(),
             text(&probe.depth),
             plain(probe.cost.map_or_else(String::new, measure::small_share)),
             nothing(),
             nothing(),
             nothing(),
-            text(&probe.reason),
+            text(&probe.remark()),
         ]);
         for program in &probe.programs {
             let maps = if program.map_bytes == 0 {
@@ -285,6 +347,16 @@ pub(crate) mod tests {
             v1::ProbeReport {
                 name: "procfs".into(),
                 state: v1::ProbeState::Active.into(),
+                proof: v1::ProbeProof::Unproven.into(),
+                proof_reason: "it reads files".into(),
+                ..Default::default()
+            },
+            v1::ProbeReport {
+                name: "exit".into(),
+                state: v1::ProbeState::Active.into(),
+                level: 2,
+                proof: v1::ProbeProof::Proven.into(),
+                proven_unix_ms: 1_000,
                 ..Default::default()
             },
             v1::ProbeReport {
@@ -294,6 +366,7 @@ pub(crate) mod tests {
                 level: 2,
                 depth: "gated".into(),
                 cost: 0.0123,
+                proof: v1::ProbeProof::Pending.into(),
                 program: vec![
                     program("sched_switch", v1::ProbeState::Active, ""),
                     v1::ProgramReport {
@@ -303,6 +376,7 @@ pub(crate) mod tests {
                         ..program("sched_fork", v1::ProbeState::Off, "no such tracepoint")
                     },
                 ],
+                ..Default::default()
             },
         ]
     }
@@ -330,7 +404,8 @@ pub(crate) mod tests {
             shown(true, false),
             "\
 PROBE           VARIANT  STATE     DEPTH   COST  EVENTS/S  NS/EVENT   MAPS  REASON
-procfs          files    active
+procfs          files    active                                             not proven: it reads files
+exit            eBPF     proven
 sched           eBPF     degraded  gated  1.2 %                             forks are not counted
   sched_switch  tp_btf   active                     15.3k       231  1 MiB
   sched_fork    tp_btf   off                            0                   no such tracepoint
@@ -351,7 +426,7 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
             ..Default::default()
         };
         let report = report(&refused, true);
-        assert!(!report.measured && report.probes[1].programs[0].events_per_second.is_none());
+        assert!(!report.measured && report.probes[2].programs[0].events_per_second.is_none());
         assert!(text(&report, &crate::output::plain()).contains("CAP_SYS_ADMIN"));
     }
 
@@ -390,7 +465,8 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
              probes.level probes.name probes.programs \
              probes.programs.events_per_second probes.programs.map_bytes probes.programs.name \
              probes.programs.ns_per_event probes.programs.reason probes.programs.state \
-             probes.programs.variant probes.reason probes.state slots slots_used"
+             probes.programs.variant probes.proof probes.proof_reason probes.proven_unix_ms probes.reason \
+             probes.state slots slots_used"
         );
     }
 }

@@ -213,6 +213,22 @@ pub enum ProbeState {
     Off,
 }
 
+/// Whether a probe has seen exactly what was provoked for it to see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProbeProof {
+    /// The agent does not say.
+    #[default]
+    Unknown,
+    /// Not tried yet.
+    Pending,
+    /// It has.
+    Proven,
+    /// Nothing can be provoked there.
+    Unproven,
+    /// It saw something else: its signals are not to be trusted.
+    Failed,
+}
+
 /// A probe of a host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
@@ -226,6 +242,12 @@ pub struct Probe {
     pub level: u32,
     /// Its eBPF programs.
     pub programs: Vec<Program>,
+    /// Whether it was proven.
+    pub proof: ProbeProof,
+    /// Why it is not proven.
+    pub proof_reason: String,
+    /// When it was proven; 0 when it is not.
+    pub proven_unix_ms: u64,
 }
 
 /// An eBPF program of a probe.
@@ -252,7 +274,8 @@ impl Probe {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let text = |p: &Program| p.name.len() + p.variant.len() + p.reason.len();
+        let own = self.reason.len() + self.proof_reason.len();
         let programs = self.programs.iter().map(|p| size_of::<Program>() + text(p));
-        size_of::<Self>() + self.name.len() + self.reason.len() + programs.sum::<usize>()
+        size_of::<Self>() + self.name.len() + own + programs.sum::<usize>()
     }
 }

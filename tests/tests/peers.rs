@@ -61,7 +61,12 @@ fn the_tail_of_the_run_queue_is_what_runqlat_sees() -> Result<()> {
     if !need::ebpf() || !need::program("runqlat") {
         return Ok(());
     }
-    let options = Options { unit_slots: 8, map_limit_bytes: 4 << 20, disabled: Vec::new() };
+    let options = Options {
+        unit_slots: 8,
+        map_limit_bytes: 4 << 20,
+        disabled: Vec::new(),
+        ..Options::default()
+    };
     let kernel = Kernel::start(&options, &Root::default()).map_err(anyhow::Error::msg)?;
     let stop = Arc::new(AtomicBool::new(false));
     let load: Vec<_> = (0..COMPETITORS)

@@ -166,3 +166,9 @@ impl<T: Cell> PerCpu<T> {
 pub fn load(counter: &Word) -> u64 {
     counter.load(Ordering::Relaxed)
 }
+
+/// How many values a distribution holds.
+#[must_use]
+pub fn total(histogram: &Histogram) -> u64 {
+    histogram.counts.iter().map(|count| u64::from(count.load(Ordering::Relaxed))).sum()
+}

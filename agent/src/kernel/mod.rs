@@ -5,6 +5,7 @@
 //! counters; the probes turn those into signals. It knows neither units nor
 //! signals by name.
 
+pub mod attest;
 mod btf;
 pub mod cells;
 mod cost;
@@ -47,6 +48,7 @@ pub use cost::{Measurement, ProgramCost};
 pub use events::{Events, KernelEvent};
 pub use names::Names;
 pub use preempt::Preempt;
+pub use programs::readers;
 
 /// What to load, and how large.
 #[derive(Debug, Clone)]
@@ -58,11 +60,27 @@ pub struct Options {
     /// Programs not to load, by name ("sched_process_exit"), or one form of a program
     /// ("sched_switch/sched_info").
     pub disabled: Vec<String>,
+    /// For tests only: what the programs are told wrongly.
+    pub mutate: Vec<Mutation>,
+}
+
+/// A lie about the kernel, which a test tells to see that it is found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The member of this path is so many bytes further on.
+    Offset(&'static str, i32),
+    /// The setting of this name has another value.
+    Setting(&'static str, u32),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { unit_slots: 256, map_limit_bytes: 16 << 20, disabled: Vec::new() }
+        Self {
+            unit_slots: 256,
+            map_limit_bytes: 16 << 20,
+            disabled: Vec::new(),
+            mutate: Vec::new(),
+        }
     }
 }
 
@@ -314,6 +332,12 @@ impl Kernel {
         status.filter(|_| !runs).map(|status| status.reason.as_str())
     }
 
+    /// The row of a block device; `None` for one that has none of its own.
+    #[must_use]
+    pub fn device_row(&self, major: u32, minor: u32) -> Option<usize> {
+        self.devices.row_of(device_key(major, minor))
+    }
+
     /// Every program and how it could be loaded.
     #[must_use]
     pub fn programs(&self) -> &[ProgramStatus] {
@@ -341,6 +365,13 @@ impl Kernel {
             .filter_map(|fd| fdinfo::number(fd.as_fd(), "recursion_misses"))
             .sum();
         counted.chain([("ebpf.program_skipped", skipped)]).collect()
+    }
+
+    /// What the programs had to drop for one cause; 0 for one that is not known.
+    #[must_use]
+    pub fn losses_of(&self, cause: &str) -> u64 {
+        let place = loss::NAMES.iter().position(|name| *name == cause);
+        place.and_then(|n| self.losses.get(n)).map(load).unwrap_or_default()
     }
 
     /// Turns the kernel's accounting of programs on until the measurement ends.

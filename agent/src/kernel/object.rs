@@ -10,7 +10,9 @@ use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
+use holdfast_agent_ebpf::offsets::MEMBERS;
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
+use holdfast_agent_ebpf::settings::NAMES as SETTING_NAMES;
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
@@ -18,7 +20,7 @@ use super::names::Names;
 use super::pass::Pass;
 use super::programs::{CHOICES, EMPTY, Form, Kind, Program};
 use super::size::Size;
-use super::{Options, ProgramStatus, State, fdinfo, reason};
+use super::{Mutation, Options, ProgramStatus, State, fdinfo, reason};
 use crate::host::Root;
 
 /// The object that is shipped with the sources.
@@ -77,7 +79,7 @@ impl Object {
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
         let mut object = Self {
-            ebpf: create(&layout, size, root)?,
+            ebpf: create(&layout, options, size, root)?,
             types,
             statuses: Vec::new(),
             running: Vec::new(),
@@ -168,9 +170,9 @@ impl Object {
 
     /// Empties hash `name` of thread ids and stamps.
     pub(super) fn forget_stamps(&mut self, name: &str) {
-        let map = self.ebpf.map_mut(name).map(HashMap::<_, u32, u64>::try_from);
+        let map = self.ebpf.map_mut(name).map(HashMap::<_, u64, u64>::try_from);
         let Some(Ok(mut stamps)) = map else { return };
-        let threads: Vec<u32> = stamps.keys().filter_map(Result::ok).collect();
+        let threads: Vec<u64> = stamps.keys().filter_map(Result::ok).collect();
         for thread in threads {
             // One that has gone meanwhile is forgotten just as well.
             let _ = stamps.remove(&thread);
@@ -341,7 +343,7 @@ fn status(program: &Program, variant: &'static str, state: State, reason: &str) 
     ProgramStatus { name: program.name, variant, state, reason: reason.to_owned(), map_bytes: 0 }
 }
 
-fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
+fn create(layout: &Layout, options: &Options, size: Size, root: &Root) -> Result<Ebpf, String> {
     let object: Cow<'_, [u8]> = match std::env::var_os(OBJECT_VARIABLE) {
         Some(path) => std::fs::read(&path)
             .map_err(|error| {
@@ -351,12 +353,13 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         None => SHIPPED.into(),
     };
     let per_unit = size.unit_rows;
+    let (offsets, settings) = lied(layout, &options.mutate);
     EbpfLoader::new()
         // The object has nothing to relocate: members come through the globals.
         .btf(None)
         .allow_unsupported_maps()
-        .override_global(globals::OFFSETS, layout.offsets.as_slice(), true)
-        .override_global(globals::SETTINGS, layout.settings.words().as_slice(), true)
+        .override_global(globals::OFFSETS, offsets.as_slice(), true)
+        .override_global(globals::SETTINGS, settings.as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
         .map_max_entries(maps::IRQS, size.cpus)
         .map_max_entries(maps::PREEMPT, size.blame_cells())
@@ -373,6 +376,30 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .map_max_entries(maps::PROCESS, per_unit)
         .load(&object)
         .map_err(|error| reason::explain(&error, root))
+}
+
+/// What the programs are told: the truth, but for the lies of a test.
+fn lied(layout: &Layout, lies: &[Mutation]) -> ([u32; MEMBERS.len()], [u32; SETTING_NAMES.len()]) {
+    let (mut offsets, mut settings) = (layout.offsets, layout.settings.words());
+    for lie in lies {
+        match *lie {
+            Mutation::Offset(path, by) => {
+                for (offset, _) in
+                    offsets.iter_mut().zip(MEMBERS).filter(|(_, member)| member.path == path)
+                {
+                    *offset = offset.wrapping_add_signed(by);
+                }
+            }
+            Mutation::Setting(name, value) => {
+                for (setting, _) in
+                    settings.iter_mut().zip(SETTING_NAMES).filter(|(_, known)| **known == name)
+                {
+                    *setting = value;
+                }
+            }
+        }
+    }
+    (offsets, settings)
 }
 
 fn data(map: &Map) -> Option<&MapData> {

@@ -411,6 +411,17 @@ pub(super) const CHOICES: &[&[Form]] = &[
     )])],
 ];
 
+/// Programs that read the kernel member of this path, each with the form that does.
+#[must_use]
+pub fn readers(path: &str) -> Vec<(&'static str, &'static str)> {
+    let forms = CHOICES.iter().flat_map(|forms| forms.iter());
+    let programs = forms.flat_map(|form| form.programs.iter().map(|p| (p, form.variant)));
+    programs
+        .filter(|(program, _)| program.members.iter().any(|group| group.contains(&path)))
+        .map(|(program, variant)| (program.name, variant))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -59,7 +59,17 @@ impl Table {
         let entries = self.entries(key);
         for entry in entries.iter().filter(|entry| entry.key.load(Ordering::Relaxed) == key) {
             entry.key.store(0, Ordering::Release);
+            // A key that could not be read is 0, too, and finds this entry: row 0 it is.
+            entry.row.store(0, Ordering::Release);
         }
+    }
+
+    /// The row that `key` has; `None` for row 0, "everything else".
+    pub(super) fn row_of(&self, key: u64) -> Option<usize> {
+        let entry = self.entries(key).iter().find(|e| e.key.load(Ordering::Acquire) == key)?;
+        // The upper half holds flags.
+        let row = entry.row.load(Ordering::Relaxed) as u32;
+        (row != 0).then_some(row as usize)
     }
 
     fn entries(&self, key: u64) -> &[Entry] {

@@ -34,6 +34,7 @@ impl Sampler {
                 let _ = answer.send(self.blame_report(&unit, last));
             }
             Request::Probes { measure, answer } => self.answer_probes(measure, answer),
+            Request::Attest { disruptive, answer } => self.answer_attest(disruptive, answer),
         }
     }
 

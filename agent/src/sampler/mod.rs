@@ -7,6 +7,7 @@
 //! channel costs the report, which is counted.
 
 mod answer;
+mod attest;
 mod blame;
 mod events;
 mod govern;
@@ -15,6 +16,7 @@ mod tell;
 
 use std::future;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ use crate::summary::Summarizer;
 use crate::units::{Moved, OTHER, Units};
 
 use answer::Measuring;
+use attest::Attestor;
 use events::Journal;
 use govern::Governing;
 use panel::Panel;
@@ -62,6 +65,10 @@ pub struct Options {
     pub governor: governor::Options,
     /// From which share of stalled time on a unit is under pressure.
     pub pressure_threshold: f64,
+    /// Whether to prove the probes at the start.
+    pub attest: bool,
+    /// Where proofs may write a file.
+    pub state_dir: PathBuf,
 }
 
 /// Where the sampler's words go and questions come from.
@@ -85,6 +92,7 @@ enum Event {
     Request(Option<Request>),
     Measured,
     Window,
+    Attest,
     Shutdown,
 }
 
@@ -113,6 +121,7 @@ pub struct Sampler {
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
     governing: Option<Governing>,
+    attestor: Attestor,
     statuses: Arc<[ProbeStatus]>,
     window_began: BootTime,
     second: u64,
@@ -187,6 +196,7 @@ impl Sampler {
             kernel_queue: Vec::new(),
             measuring: None,
             governing,
+            attestor: Attestor::default(),
             statuses: Arc::new([]),
             window_began: now,
             second: now.since_boot().as_secs(),
@@ -224,6 +234,7 @@ impl Sampler {
                 Event::Request(Some(request)) => self.answer(request),
                 Event::Measured => self.finish_measuring(),
                 Event::Window => self.finish_window(),
+                Event::Attest => self.advance_proofs(),
                 // The rims are gone: so is everybody.
                 Event::Request(None) | Event::Shutdown => break,
             }
@@ -253,6 +264,7 @@ impl Sampler {
             }
             () = reached(measured) => Event::Measured,
             () = reached(window) => Event::Window,
+            () = self.attestor.ready() => Event::Attest,
             request = self.channels.requests.recv() => Event::Request(request),
         }
     }
@@ -286,6 +298,10 @@ impl Sampler {
         self.ticks += 1;
         if closes {
             self.close_window(now);
+        }
+        // Devices have their rows from the first tick on.
+        if self.ticks == 1 {
+            self.attest_at_start();
         }
         if closes || self.panel.take_changed() {
             self.refresh_statuses();

@@ -6,7 +6,7 @@ use crate::conditions::Evidence;
 use crate::frame::Frame;
 use crate::kernel::{Kernel, ProgramCost, State as ProgramState};
 use crate::probes::{Context, PROBES, Probe, Spec};
-use crate::report::{ProbeCost, ProbeStatus, ProgramStatus, State};
+use crate::report::{ProbeCost, ProbeStatus, ProgramStatus, Proof, State};
 
 struct Entry {
     spec: &'static Spec,
@@ -15,6 +15,7 @@ struct Entry {
     /// Why the last read failed.
     failure: Option<String>,
     cost: ProbeCost,
+    proof: Proof,
 }
 
 /// All probes of the table.
@@ -32,7 +33,13 @@ impl Panel {
                 Err(reason) if spec.level > 0 => Err(reason.to_owned()),
                 _ => (spec.open)(context),
             };
-            Entry { spec, probe, failure: None, cost: ProbeCost::of(spec.name) }
+            let proof = if spec.level == 0 {
+                let reason = "it reads the kernel's own files, for which nothing is provoked";
+                Proof::Unproven { reason: reason.to_owned() }
+            } else {
+                Proof::Pending
+            };
+            Entry { spec, probe, failure: None, cost: ProbeCost::of(spec.name), proof }
         };
         Self { entries: PROBES.iter().map(open).collect(), changed: true }
     }
@@ -60,6 +67,33 @@ impl Panel {
     pub(super) fn evidence(&mut self, out: &mut Vec<Evidence>) {
         let open = self.entries.iter_mut().filter_map(|entry| entry.probe.as_mut().ok());
         open.for_each(|probe| probe.evidence(out));
+    }
+
+    /// Notes what came out of proving a probe, and returns what was known before.
+    pub(super) fn set_proof(&mut self, probe: &str, proof: Proof) -> Option<Proof> {
+        let entry = self.entries.iter_mut().find(|entry| entry.spec.name == probe)?;
+        self.changed |= entry.proof != proof;
+        Some(std::mem::replace(&mut entry.proof, proof))
+    }
+
+    /// Notes for every probe that could be proven, but was not yet, why it will not be.
+    pub(super) fn give_up_proofs(&mut self, reason: &str) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.proof == Proof::Pending) {
+            entry.proof = Proof::Unproven { reason: reason.to_owned() };
+            self.changed = true;
+        }
+    }
+
+    /// Whether a proof of the probe was made, whatever came out.
+    pub(super) fn is_settled(&self, probe: &str) -> bool {
+        let proof = self.entries.iter().find(|entry| entry.spec.name == probe).map(|e| &e.proof);
+        matches!(proof, Some(Proof::Proven { .. } | Proof::Failed { .. }))
+    }
+
+    /// The probes that yield something.
+    pub(super) fn working(&self) -> Vec<&'static str> {
+        let works = |entry: &&Entry| entry.probe.is_ok() && entry.failure.is_none();
+        self.entries.iter().filter(works).map(|entry| entry.spec.name).collect()
     }
 
     /// Whether the states may differ from when this was last asked.
@@ -117,6 +151,14 @@ impl Entry {
                 }
             }
         };
+        let (state, reason) = match &self.proof {
+            Proof::Failed { reason: seen } if state != State::Off => {
+                let doubt = format!("do not trust it, it did not see what it should: {seen}");
+                let both = if reason.is_empty() { doubt } else { format!("{doubt}; {reason}") };
+                (State::Degraded, both)
+            }
+            _ => (state, reason),
+        };
         ProbeStatus {
             name: self.spec.name,
             state,
@@ -124,6 +166,7 @@ impl Entry {
             level: self.spec.level,
             depth: None,
             programs,
+            proof: self.proof.clone(),
         }
     }
 }
@@ -164,6 +207,12 @@ mod tests {
                 assert_eq!(status.reason, "no eBPF here");
             }
         }
+        let failed = Proof::Failed { reason: "400 expected, 3 seen".to_owned() };
+        let before = panel.set_proof("self", failed.clone());
+        assert!(matches!(before, Some(Proof::Unproven { .. })) && panel.take_changed());
+        let own = panel.statuses(None, &[]).pop().unwrap();
+        assert_eq!((own.state, &own.proof), (State::Degraded, &failed));
+        assert!(own.reason.contains("do not trust it") && own.reason.contains("3 seen"));
         assert!(panel.costs().any(|cost| cost.name == "self" && cost.reads == 1));
     }
 }

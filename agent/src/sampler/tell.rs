@@ -120,6 +120,7 @@ impl Sampler {
         let wall = clock::unix_ms();
         let mut queue = std::mem::take(&mut self.kernel_queue);
         for event in queue.drain(..) {
+            let Some(event) = self.attestor.sift(event) else { continue };
             let (KernelEvent::Exit { cgroup_id, at_ns, .. }
             | KernelEvent::OomKill { cgroup_id, at_ns, .. }
             | KernelEvent::Hung { cgroup_id, at_ns, .. }) = &event;

@@ -21,6 +21,7 @@ use crate::frame::Frame;
 use crate::host::Root;
 use crate::host::cgroup::{Change, Tree, mount_point};
 use crate::kernel::Kernel;
+use crate::kernel::attest::is_attest_cgroup;
 use crate::losses::{Cause, Losses};
 
 use table::{BirthKind, Table};
@@ -209,6 +210,10 @@ impl Units {
         kernel: Option<&Kernel>,
         moved: &mut Vec<Moved>,
     ) {
+        // What happens there the agent provoked itself; its row is no unit's.
+        if is_attest_cgroup(&path) {
+            return;
+        }
         let name = name::of(&path);
         if name.is_top && !path.is_empty() {
             self.tops.insert(id, Arc::clone(&path));
@@ -373,6 +378,19 @@ mod tests {
         assert_eq!(host.tick(), ["-b.service"]);
         let row = &host.frame.rows(Owner::Unit)[2];
         assert_eq!((&*row.name, row.live), ("b.service", false));
+    }
+
+    #[test]
+    fn what_is_provoked_belongs_to_no_unit() {
+        let mut host = Host::new(8);
+        host.tick();
+        let own = host.dir.path().join("cg/system.slice/a.service/holdfast-attest-7");
+        fs::create_dir(&own).unwrap();
+        assert!(host.tick().is_empty());
+        assert_eq!(host.units.members().borrow().list.len(), 1);
+        fs::remove_dir(&own).unwrap();
+        assert!(host.tick().is_empty());
+        assert_eq!(host.live(), ["a.service"]);
     }
 
     #[test]

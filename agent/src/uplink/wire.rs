@@ -7,9 +7,10 @@ use holdfast_proto::{limits, v1};
 use crate::blame::Resource;
 use crate::catalogue::{self, Kind, Owner, Signal};
 use crate::doctor;
+use crate::kernel::attest::{Check, Outcome, Verdict};
 use crate::report::{
-    BlameReport, Event, LinkState, Newest, ProbeStatus, ProgramStatus, Severity, State, Vitals,
-    Window,
+    AttestReport, BlameReport, Event, LinkState, Newest, ProbeStatus, ProgramStatus, Proof,
+    Severity, State, Vitals, Window,
 };
 
 /// Cuts `text` to what the wire allows, at a character's edge, without control characters.
@@ -41,6 +42,46 @@ const fn state(state: State) -> v1::ProbeState {
         State::Active => v1::ProbeState::Active,
         State::Degraded => v1::ProbeState::Degraded,
         State::Off => v1::ProbeState::Off,
+    }
+}
+
+const fn proof(proof: &Proof) -> v1::ProbeProof {
+    match proof {
+        Proof::Pending => v1::ProbeProof::Pending,
+        Proof::Proven { .. } => v1::ProbeProof::Proven,
+        Proof::Unproven { .. } => v1::ProbeProof::Unproven,
+        Proof::Failed { .. } => v1::ProbeProof::Failed,
+    }
+}
+
+/// What came out of proving the probes.
+pub(crate) fn attest(report: &AttestReport) -> v1::AttestResponse {
+    let check = |check: &Check| v1::ProofCheck {
+        program: check.program.to_owned(),
+        what: check.what.to_owned(),
+        expected: text(&check.expected),
+        seen: text(&check.seen),
+        good: check.good,
+    };
+    let outcome = |outcome: &Outcome| {
+        let (proof, reason) = match &outcome.verdict {
+            Verdict::Proven => (v1::ProbeProof::Proven, ""),
+            Verdict::Unproven(reason) => (v1::ProbeProof::Unproven, reason.as_str()),
+            Verdict::Failed(reason) => (v1::ProbeProof::Failed, reason.as_str()),
+        };
+        v1::ProofReport {
+            probe: outcome.probe.to_owned(),
+            proof: proof.into(),
+            reason: text(reason),
+            provoked: outcome.provoked.to_owned(),
+            check: outcome.checks.iter().map(check).collect(),
+            attempts: outcome.attempts,
+        }
+    };
+    v1::AttestResponse {
+        proof: report.outcomes.iter().map(outcome).collect(),
+        took_ms: u32::try_from(report.took.as_millis()).unwrap_or(u32::MAX),
+        error: text(&report.error),
     }
 }
 
@@ -132,6 +173,12 @@ pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {
         depth: probe.depth.map(|depth| depth.name().to_owned()).unwrap_or_default(),
         cost: 0.0,
         program: probe.programs.iter().map(program).collect(),
+        proof: proof(&probe.proof).into(),
+        proof_reason: text(probe.proof.reason()),
+        proven_unix_ms: match probe.proof {
+            Proof::Proven { unix_ms } => unix_ms,
+            _ => 0,
+        },
     }
 }
 

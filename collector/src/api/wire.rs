@@ -7,7 +7,8 @@ use crate::{
     fleet::{Host, State},
     history::Found,
     model::{
-        FleetEvent, Kind, Owner, Probe, ProbeState, Program, Severity, Signal, Vitals, Window,
+        FleetEvent, Kind, Owner, Probe, ProbeProof, ProbeState, Program, Severity, Signal, Vitals,
+        Window,
     },
 };
 
@@ -59,6 +60,16 @@ pub(super) fn probe(probe: &Probe) -> v1::ProbeReport {
         reason: probe.reason.clone(),
         level: probe.level,
         program: probe.programs.iter().map(program).collect(),
+        proof: match probe.proof {
+            ProbeProof::Unknown => v1::ProbeProof::Unspecified,
+            ProbeProof::Pending => v1::ProbeProof::Pending,
+            ProbeProof::Proven => v1::ProbeProof::Proven,
+            ProbeProof::Unproven => v1::ProbeProof::Unproven,
+            ProbeProof::Failed => v1::ProbeProof::Failed,
+        }
+        .into(),
+        proof_reason: probe.proof_reason.clone(),
+        proven_unix_ms: probe.proven_unix_ms,
         // How deep it looks is said in the reason, when it is not all the way.
         ..v1::ProbeReport::default()
     }

@@ -7,8 +7,8 @@ use crate::{
     buckets::Buckets,
     metrics::Reason,
     model::{
-        Event, HostFacts, Kind, Name, Owner, Probe, ProbeState, Program, Severity, Signal, Vitals,
-        Window,
+        Event, HostFacts, Kind, Name, Owner, Probe, ProbeProof, ProbeState, Program, Severity,
+        Signal, Vitals, Window,
     },
 };
 
@@ -217,9 +217,19 @@ pub(super) fn probes(wire: Vec<v1::ProbeReport>) -> Checked<Vec<Probe>> {
     let probe = |wire: v1::ProbeReport| {
         label("a probe's name", &wire.name)?;
         text("a probe's reason", &wire.reason)?;
+        text("a proof's reason", &wire.proof_reason)?;
         count("programs", wire.program.len())?;
         Ok(Probe {
             state: probe_state(wire.state())?,
+            proof: match wire.proof() {
+                v1::ProbeProof::Unspecified => ProbeProof::Unknown,
+                v1::ProbeProof::Pending => ProbeProof::Pending,
+                v1::ProbeProof::Proven => ProbeProof::Proven,
+                v1::ProbeProof::Unproven => ProbeProof::Unproven,
+                v1::ProbeProof::Failed => ProbeProof::Failed,
+            },
+            proof_reason: wire.proof_reason,
+            proven_unix_ms: wire.proven_unix_ms,
             name: wire.name,
             reason: wire.reason,
             level: wire.level,

@@ -31,6 +31,7 @@ fn a_small_limit_costs_rows_and_a_disabled_program_says_so() -> Result<()> {
         unit_slots: 4096,
         map_limit_bytes: 1 << 20,
         disabled: vec!["sched_process_exit".to_owned()],
+        ..Options::default()
     };
     let kernel = Kernel::start(&options, &Root::default()).map_err(anyhow::Error::msg)?;
     ensure!(kernel.map_bytes() <= 1 << 20, "{} bytes", kernel.map_bytes());

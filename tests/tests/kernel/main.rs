@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attest;
 mod blame;
 mod block;
 mod depth;
@@ -14,6 +15,7 @@ mod drops;
 mod irq;
 mod loading;
 mod memory;
+mod mutation;
 mod process;
 mod rig;
 mod role;

@@ -86,13 +86,9 @@ impl Rig {
 
     /// Gives [`ROW`] to the disk that `number` ("major:minor") is, or is a part of.
     pub(crate) fn watch_device(&mut self, number: &str) -> Result<()> {
-        let folder = Path::new("/sys/dev/block").join(number).canonicalize()?;
-        let is_part = folder.join("partition").exists();
-        let disk = if is_part { folder.parent().context("no disk")? } else { &folder };
-        let number = fs::read_to_string(disk.join("dev"))?;
-        let (major, minor) = number.trim().split_once(':').context("an odd device number")?;
+        let (major, minor) = disk_of(number)?;
         self.frame.assign(Owner::Device, ROW, "disk".into());
-        Ok(self.kernel.assign_device(major.parse()?, minor.parse()?, ROW)?)
+        Ok(self.kernel.assign_device(major, minor, ROW)?)
     }
 
     /// The value of a scalar signal.
@@ -125,8 +121,18 @@ impl Rig {
     }
 }
 
+/// The disk that `number` ("major:minor") is, or is a part of.
+pub(crate) fn disk_of(number: &str) -> Result<(u32, u32)> {
+    let folder = Path::new("/sys/dev/block").join(number).canonicalize()?;
+    let is_part = folder.join("partition").exists();
+    let disk = if is_part { folder.parent().context("no disk")? } else { &folder };
+    let number = fs::read_to_string(disk.join("dev"))?;
+    let (major, minor) = number.trim().split_once(':').context("an odd device number")?;
+    Ok((major.parse()?, minor.parse()?))
+}
+
 /// Waits until no other test of this kind runs, in this process or another.
-fn alone() -> Result<Flock<File>> {
+pub(crate) fn alone() -> Result<Flock<File>> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-tests.lock");
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())

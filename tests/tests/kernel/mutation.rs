@@ -1,0 +1,220 @@
+//! Lies about the kernel, one at a time: each must be refused at load or found out by
+//! attestation. What is let through here is let through on somebody's kernel, too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Result, anyhow, ensure};
+use holdfast_agent::host::Root;
+use holdfast_agent::kernel::attest::Verdict;
+use holdfast_agent::kernel::{Kernel, Mutation, Options, State, readers};
+use holdfast_agent::probes::{PROBES, Spec};
+use holdfast_agent_ebpf::offsets::MEMBERS;
+use holdfast_tests::need;
+
+use crate::attest::prove;
+use crate::rig::alone;
+
+/// A busy host hides some lies now and then.
+const TRIES: u32 = 3;
+
+/// Lies that are as good as the truth.
+const EQUIVALENT: &[(Mutation, &str)] = &[
+    (
+        Mutation::Offset("task_struct.tgid", -4),
+        "pid: a process's first thread has the process's id, and no other is asked",
+    ),
+    (Mutation::Offset("task_struct.exit_code", 4), OLDER),
+    (Mutation::Offset("task_struct.exit_code", -4), OLDER),
+    (Mutation::Offset("task_struct.exit_code", 8), OLDER),
+    (
+        Mutation::Offset("signal_struct.live.counter", 8),
+        "quick_threads: counted down a moment earlier by the same thread",
+    ),
+    (
+        Mutation::Setting("previous_state", 1),
+        "task_struct.__state holds what the tracepoint's argument was taken from",
+    ),
+    (
+        Mutation::Setting("exit_says_dead", 0),
+        "signal->live has been counted down when the tracepoint is told whether it is 0",
+    ),
+    (
+        Mutation::Setting("retransmit_has_error", 0),
+        "the argument is 0 unless sending again failed, which cannot be had at will",
+    ),
+];
+const OLDER: &str = "since 5.18 a process that ends has the status of its group; the task's own is \
+                     for older kernels";
+
+/// What the kernel offers by two ways: the setting that makes the programs take the other.
+const OTHER_WAY: &[(&str, Mutation)] = &[
+    ("task_struct.__state", Mutation::Setting("previous_state", 1)),
+    ("signal_struct.live.counter", Mutation::Setting("exit_says_dead", 0)),
+];
+
+/// Settings that can lie, with every other value they may have.
+const SETTINGS: &[(&str, &[u32], &str)] = &[
+    ("state_before_tasks", &[1], "sched"),
+    ("previous_state", &[1, 2], "sched"),
+    ("disk_in_request", &[1], "block"),
+    ("victim_is_task", &[0], "oom"),
+    ("exit_says_dead", &[0], "exit"),
+    ("retransmit_has_error", &[0], "tcp"),
+];
+
+/// Forms of the scheduler's programs, each with the one to leave out.
+const SCHED_FORMS: &[(&str, &str)] = &[
+    ("tp_btf sched_info", "sched_switch/task_storage"),
+    ("tp_btf task_storage", "sched_switch/sched_info"),
+];
+
+/// What became of a lie.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    Refused,
+    FoundOut(String),
+    /// Nothing here reads it.
+    Unused,
+    Believed,
+}
+
+#[tokio::test]
+async fn every_lie_about_the_kernel_is_refused_or_found_out() -> Result<()> {
+    if !need::ebpf() {
+        return Ok(());
+    }
+    let _alone = alone()?;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (mut fates, mut bad) = (BTreeMap::new(), Vec::new());
+    for (lie, probe, leave_out) in lies() {
+        let spec = PROBES.iter().find(|spec| spec.name == probe).ok_or(anyhow!("no {probe}"))?;
+        let excuse = EQUIVALENT.iter().find(|(known, _)| lie.last() == Some(known));
+        let tries = if excuse.is_some() { 1 } else { TRIES };
+        let fate = tell(&lie, spec, leave_out, tries, folder.path()).await?;
+        let shown = match &fate {
+            Fate::Refused => "refused",
+            Fate::FoundOut(_) => "found out",
+            Fate::Unused => "unused",
+            Fate::Believed if excuse.is_some() => "as good as the truth",
+            Fate::Believed => "believed",
+        };
+        eprintln!("{shown}: {probe} {lie:?} {leave_out}: {fate:?}");
+        *fates.entry(shown).or_insert(0) += 1;
+        if shown == "believed" {
+            bad.push(format!("{probe}: {lie:?} {leave_out}"));
+        }
+        // An excuse that is not needed hides the next lie.
+        if excuse.is_some() && fate != Fate::Believed {
+            bad.push(format!("{probe}: {lie:?} is no equivalent: {fate:?}"));
+        }
+    }
+    eprintln!("{fates:?}");
+    ensure!(bad.is_empty(), "{}", bad.join("\n"));
+    let caught: i32 = ["refused", "found out"].iter().filter_map(|name| fates.get(name)).sum();
+    ensure!(caught > 2 * MEMBERS.len() as i32, "only {caught} lies were told and caught");
+    Ok(())
+}
+
+/// Every lie, the probe it is told to, and the form that is left out.
+fn lies() -> Vec<(Vec<Mutation>, &'static str, &'static str)> {
+    let mut lies = Vec::new();
+    for member in MEMBERS {
+        let bytes = member.bytes.cast_signed();
+        let other_way = OTHER_WAY.iter().find(|(path, _)| *path == member.path);
+        let mut readers = readers(member.path);
+        if member.path == "task_struct.__state" {
+            // Read by the setting, not by the form.
+            readers.extend(SCHED_FORMS.iter().map(|(variant, _)| ("sched_switch", *variant)));
+        }
+        for spec in PROBES {
+            let mine = readers.iter().filter(|(name, _)| spec.programs.contains(name));
+            let variants: Vec<&str> = mine.map(|(_, variant)| *variant).collect();
+            for leave_out in forms(spec.name, &variants) {
+                for shift in [bytes, -bytes, 8].iter().take(if bytes == 8 { 2 } else { 3 }) {
+                    let mut lie: Vec<_> = other_way.iter().map(|(_, way)| *way).collect();
+                    lie.push(Mutation::Offset(member.path, *shift));
+                    lies.push((lie, spec.name, leave_out));
+                }
+            }
+        }
+    }
+    for (name, values, probe) in SETTINGS {
+        let variants: Vec<&str> = SCHED_FORMS.iter().map(|(variant, _)| *variant).collect();
+        for value in *values {
+            for leave_out in forms(probe, &variants) {
+                lies.push((vec![Mutation::Setting(name, *value)], *probe, leave_out));
+            }
+        }
+    }
+    lies
+}
+
+/// The form to leave out for each form of a probe's programs that is in `variants`.
+fn forms(probe: &str, variants: &[&str]) -> Vec<&'static str> {
+    if variants.is_empty() {
+        return Vec::new();
+    }
+    if probe != "sched" {
+        return vec![""];
+    }
+    let told = SCHED_FORMS.iter().filter(|(variant, _)| variants.contains(variant));
+    told.map(|(_, leave_out)| *leave_out).collect()
+}
+
+/// Loads the programs of a probe with a lie, and lets it prove itself.
+async fn tell(
+    lie: &[Mutation],
+    spec: &Spec,
+    leave_out: &str,
+    tries: u32,
+    folder: &Path,
+) -> Result<Fate> {
+    let others = PROBES.iter().filter(|other| other.name != spec.name);
+    let mut disabled: Vec<_> =
+        others.flat_map(|other| other.programs).map(ToString::to_string).collect();
+    disabled.extend([leave_out.to_owned()].into_iter().filter(|form| !form.is_empty()));
+    let told: Vec<_> = lie
+        .iter()
+        .filter_map(|lie| match lie {
+            Mutation::Offset(path, _) => Some(readers(path)),
+            Mutation::Setting(..) => None,
+        })
+        .flatten()
+        .collect();
+    let effort = if lie.contains(&Mutation::Offset("request.start_time_ns", 8)) { 30 } else { 1 };
+    for _ in 0..tries {
+        let options =
+            Options { disabled: disabled.clone(), mutate: lie.to_vec(), ..Options::default() };
+        let started = Kernel::start(&options, &Root::default());
+        let mut kernel = started.map_err(|reason| anyhow!(reason))?;
+        let told_to = |name: &str| told.is_empty() || told.iter().any(|(told, _)| *told == name);
+        let mut mine = kernel
+            .programs()
+            .iter()
+            .filter(|program| spec.programs.contains(&program.name) && told_to(program.name));
+        let running: Vec<_> = mine.clone().filter(|p| p.state == State::Active).collect();
+        if running.is_empty() {
+            let refused = mine.all(|program| program.reason.contains("verifier"));
+            ensure!(refused, "{}: off for another reason", spec.name);
+            return Ok(Fate::Refused);
+        }
+        let reads = |name: &str, variant: &str| told.contains(&(name, variant));
+        if !told.is_empty()
+            && !running.iter().any(|p| reads(p.name, p.variant))
+            && spec.name != "sched"
+        {
+            return Ok(Fate::Unused);
+        }
+        for outcome in prove(&mut kernel, &[spec.name], folder, true, effort).await? {
+            match outcome.verdict {
+                Verdict::Failed(reason) => return Ok(Fate::FoundOut(reason)),
+                Verdict::Proven => {}
+                // Tried again: others may be quieter then.
+                Verdict::Unproven(reason) if reason.contains("too busy") => {}
+                Verdict::Unproven(reason) => anyhow::bail!("{}: {reason}", spec.name),
+            }
+        }
+    }
+    Ok(Fate::Believed)
+}
