@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_agent::catalogue::{
@@ -187,7 +186,7 @@ fn watch(rig: &mut Rig, mut reached: impl FnMut(&Rig) -> Result<bool>) -> Result
         if reached(rig)? {
             return Ok(true);
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::yield_now();
     }
     Ok(false)
 }
