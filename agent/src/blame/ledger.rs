@@ -212,7 +212,8 @@ fn largest(values: &[f64]) -> ([(usize, f64); CULPRITS], f64) {
         // Where it belongs; whoever falls off the end is part of the rest.
         let place = top.iter().position(|(_, other)| *other < ns).unwrap_or(CULPRITS);
         rest += if place < CULPRITS { top.last().map_or(0.0, |(_, ns)| *ns) } else { ns };
-        if let Some(tail) = top.get_mut(place..) {
+        // A value too small for any place leaves nothing to move.
+        if let Some(tail @ [_, ..]) = top.get_mut(place..) {
             tail.rotate_right(1);
             if let Some(first) = tail.first_mut() {
                 *first = (slot, ns);
@@ -303,6 +304,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_largest_are_the_largest(values in prop::collection::vec(0u32..1000, 0..64)) {
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let (top, rest) = largest(&values);
+            let mut sorted = values.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            sorted.resize(64, 0.0);
+            let found: Vec<f64> = top.iter().map(|(_, ns)| *ns).collect();
+            prop_assert_eq!(&found[..], &sorted[..CULPRITS]);
+            prop_assert_eq!(rest, sorted[CULPRITS..].iter().sum::<f64>());
+            prop_assert!(top.iter().all(|(slot, ns)| *ns <= 0.0 || values[*slot] == *ns));
+        }
+
         #[test]
         fn nothing_is_lost_or_made_up(
             charges in prop::collection::vec((0usize..32, 0usize..32, 0u32..1 << 20), 0..200),
