@@ -191,6 +191,14 @@ catalogue! {
     // Units, from their cgroup's files.
     UNIT_CPU_USAGE = "cpu.usage.time", Counter, Nanoseconds, Unit, "cgroup", "CPU time of the unit as its cgroup counts it";
     UNIT_CPU_THROTTLED = "cpu.throttled.time", Counter, Nanoseconds, Unit, "cgroup", "Time the unit was held back by its CPU quota";
+    UNIT_CPU_PERIODS = "cpu.quota.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit ran";
+    UNIT_CPU_THROTTLED_PERIODS = "cpu.throttled.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit was held back";
+    UNIT_CPU_FULL = "cpu.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit waited for a CPU, as under a CPU quota";
+    UNIT_MAJOR_FAULTS = "memory.faults.major", Counter, Count, Unit, "cgroup", "The unit's page faults that had to read from disk (read each second under memory pressure, else every 8 s)";
+    UNIT_MEMORY_HIGH = "memory.limit.high", Counter, Count, Unit, "cgroup", "Times the unit was throttled for being above its memory.high (read as the faults are)";
+    UNIT_MEMORY_MAX = "memory.limit.max", Counter, Count, Unit, "cgroup", "Times the unit ran into its memory.max (read as the faults are)";
+    UNIT_MEMORY_OOM = "memory.limit.oom", Counter, Count, Unit, "cgroup", "Times the unit could not get memory within its limit (read as the faults are)";
+    UNIT_MEMORY_OOM_KILLS = "memory.limit.oom_kills", Counter, Count, Unit, "cgroup", "The unit's processes killed because memory ran out, as its cgroup counts them (read as the faults are)";
     UNIT_MEMORY = "memory.current", Gauge, Bytes, Unit, "cgroup", "Memory charged to the unit, page cache included";
     UNIT_IO_READ = "disk.read.bytes", Counter, Bytes, Unit, "cgroup", "Read from disk by the unit";
     UNIT_IO_WRITE = "disk.write.bytes", Counter, Bytes, Unit, "cgroup", "Written to disk by the unit";

@@ -80,4 +80,13 @@ mod tests {
             .unwrap();
         assert!(Size::fit(2, 256, need).is_ok());
     }
+
+    #[test]
+    fn absurd_numbers_of_cpus_overflow_nothing() {
+        let huge = Size::fit(4096, 256, 256 << 20).unwrap();
+        assert!(huge.device_rows >= 2 && huge.unit_rows < 256, "{huge:?}");
+        for cpus in [4096, 65_536, u32::MAX as usize] {
+            assert!(Size::fit(cpus, 1024, LIMIT).unwrap_err().contains("raise it to"), "{cpus}");
+        }
+    }
 }

@@ -46,9 +46,9 @@ pub(super) fn open(context: &Context<'_>) -> Result<Box<dyn Probe>, String> {
 
 impl Mounts {
     fn look(&mut self, now: BootTime) -> Result<(), String> {
-        let table = self.table.read_lossy(&mut self.buffer);
+        let table = self.table.read(&mut self.buffer);
         let table = table.map_err(|error| format!("the mount table cannot be read: {error}"))?;
-        let found = file_systems(&self.root, &table);
+        let found = file_systems(&self.root, table);
         self.read_only = found.values().filter(|system| system.read_only).count() as f64;
         for (device, system) in &found {
             let before = self.known.get(device);
