@@ -75,7 +75,7 @@ kinds! {
     MACHINE_CHECK = "cpu.machine_check", Critical, "the hardware reports machine checks, CPU", "cpu", HOUR, None;
     HARDWARE_ERROR = "memory.hardware_error", Critical, "memory has errors that cannot be corrected:", "controller", 24 * HOUR, None;
     MEMORY_ERROR = "memory.corrected_error", Warning, "memory has errors that were corrected:", "controller", 24 * HOUR, None;
-    OUT_OF_MEMORY = "memory.exhausted", Critical, "memory ran out and processes are killed", "cgroup", 10 * MINUTE, None;
+    OUT_OF_MEMORY = "memory.exhausted", Critical, "memory ran out and processes are killed:", "unit", 10 * MINUTE, None;
     LINK_DOWN = "network.link_down", Warning, "no link on", "interface", 0, Some(Check::Interface);
 }
 

@@ -28,10 +28,12 @@ pub use kinds::{
 /// Most conditions that stand at once; the rest is counted.
 pub const STANDING: usize = 128;
 /// Longest instance, in bytes.
-pub const INSTANCE_BYTES: usize = 64;
+pub const INSTANCE_BYTES: usize = 255;
 /// Longest detail, in bytes.
 pub const DETAIL_BYTES: usize = 300;
 
+/// Nobody listened for so long: the host was suspended, or the agent stopped.
+const DEAF: Duration = Duration::from_secs(30);
 /// How often more evidence for what stands already is kept.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -72,6 +74,9 @@ struct Standing {
     detail: String,
     first: BootTime,
     last: BootTime,
+    /// Since when there was silence. Later than the newest evidence when the host was
+    /// suspended since: silence while nothing could be heard tells nothing.
+    silent: BootTime,
     count: u64,
     told: bool,
 }
@@ -105,6 +110,7 @@ pub struct Conditions {
     /// Whether there was more evidence since then.
     renewed: bool,
     saved: BootTime,
+    told: Option<BootTime>,
 }
 
 impl Conditions {
@@ -116,10 +122,12 @@ impl Conditions {
             let at = |ns| BootTime::new(Duration::from_nanos(ns)).min(now);
             let instance = clean(&saved.instance, INSTANCE_BYTES);
             if same_boot {
+                let last = at(saved.last_ns.max(saved.first_ns));
                 let standing = Standing {
                     detail: clean(&saved.detail, DETAIL_BYTES),
                     first: at(saved.first_ns),
-                    last: at(saved.last_ns.max(saved.first_ns)),
+                    last,
+                    silent: last,
                     count: saved.count.max(1),
                     told: true,
                 };
@@ -158,7 +166,7 @@ impl Conditions {
         if let Some((_, standing)) = self.standing.get_mut(&key) {
             // Read again after a restart: known already.
             if at > standing.last {
-                standing.last = at;
+                (standing.last, standing.silent) = (at, at);
                 standing.count += 1;
                 self.renewed = true;
             }
@@ -173,7 +181,7 @@ impl Conditions {
         if told {
             self.changes.push(raised(kind, &key.1, &detail, at));
         }
-        let standing = Standing { detail, first: at, last: at, count: 1, told };
+        let standing = Standing { detail, first: at, last: at, silent: at, count: 1, told };
         self.standing.insert(key, (kind, standing));
         self.dirty = true;
     }
@@ -185,14 +193,28 @@ impl Conditions {
         checked.map(|((kind, _), (_, instance))| (*kind, instance.clone())).collect()
     }
 
+    /// Whether something began that is not told yet.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.standing.values().any(|(_, standing)| !standing.told)
+    }
+
     /// Clears what has not been heard of for long enough, and appends every change
     /// since the last call.
     pub fn tell(&mut self, now: BootTime, out: &mut Vec<Change>) {
+        let gap = self.told.map_or(Duration::ZERO, |told| now.since(told));
+        self.told = Some(now);
+        if gap >= DEAF {
+            for (_, standing) in self.standing.values_mut() {
+                let silent = standing.silent.since_boot().saturating_add(gap);
+                standing.silent = BootTime::new(silent).min(now);
+            }
+        }
         let over: Vec<_> = self
             .standing
             .iter()
             .filter_map(|(key, (kind, standing))| {
-                let quiet = kind.quiet.filter(|&quiet| now.since(standing.last) >= quiet)?;
+                let quiet = kind.quiet.filter(|&quiet| now.since(standing.silent) >= quiet)?;
                 Some((key.clone(), quiet))
             })
             .collect();
@@ -306,7 +328,16 @@ mod tests {
         }
     }
 
+    /// What is told when the conditions are looked at each ten seconds until then.
     fn told(conditions: &mut Conditions, seconds: u64) -> Vec<(String, bool)> {
+        let mut out = Vec::new();
+        let begin = conditions.told.map_or(seconds, |told| told.since_boot().as_secs());
+        (begin..seconds).step_by(10).for_each(|second| conditions.tell(at(second), &mut out));
+        conditions.tell(at(seconds), &mut out);
+        out.into_iter().map(|change| (change.instance, change.ended.is_none())).collect()
+    }
+
+    fn told_at_once(conditions: &mut Conditions, seconds: u64) -> Vec<(String, bool)> {
         let mut out = Vec::new();
         conditions.tell(at(seconds), &mut out);
         out.into_iter().map(|change| (change.instance, change.ended.is_none())).collect()
@@ -324,9 +355,19 @@ mod tests {
         assert_eq!((told(&mut conditions, 150 + quiet - 1).len(), conditions.len()), (0, 2));
         assert_eq!(told(&mut conditions, 150 + quiet), [("sdb".into(), false)]);
         let mut out = Vec::new();
-        conditions.tell(at(199 + quiet), &mut out);
+        (151..=199).for_each(|second| conditions.tell(at(second + quiet), &mut out));
         assert_eq!(out[0].ended, Some((Duration::from_secs(99 + quiet), 100)));
         assert!(conditions.is_empty());
+    }
+
+    #[test]
+    fn silence_while_the_host_sleeps_tells_nothing() {
+        let mut conditions = Conditions::default();
+        conditions.take(evidence(&DISK_IO_ERROR, "sda", true, 100), at(100));
+        assert_eq!(told(&mut conditions, 101).len(), 1);
+        assert!(told_at_once(&mut conditions, 8 * 3600).is_empty(), "it slept for hours");
+        assert!(told(&mut conditions, 8 * 3600 + 590).is_empty());
+        assert_eq!(told(&mut conditions, 8 * 3600 + 600), [("sda".into(), false)]);
     }
 
     #[test]

@@ -164,20 +164,22 @@ pub(super) fn condition(change: &Change) -> Fact {
     let Change { kind, instance, detail, ended, .. } = change;
     let of = if instance.is_empty() { String::new() } else { format!(" {instance}") };
     let mut fields = Vec::new();
-    if !instance.is_empty() {
+    let of_unit = kind.of == "unit";
+    if !instance.is_empty() && !of_unit {
         fields.push((kind.of, instance.clone()));
     }
+    let unit: Arc<str> = if of_unit { instance.as_str().into() } else { Arc::from("") };
     match ended {
         None => {
             let message = format!("{}{of}: {detail}", kind.title);
-            Fact { fields, ..Fact::new(kind.name, kind.severity, message) }
+            Fact { unit, fields, ..Fact::new(kind.name, kind.severity, message) }
         }
         Some((stood, count)) => {
             let seconds = stood.as_secs();
             fields.push(("seconds", seconds.to_string()));
             fields.push(("evidence", count.to_string()));
             let message = format!("over after {seconds} s: {}{of}; {detail}", kind.title);
-            Fact { fields, ..Fact::new(kind.cleared, Severity::Info, message) }
+            Fact { unit, fields, ..Fact::new(kind.cleared, Severity::Info, message) }
         }
     }
 }

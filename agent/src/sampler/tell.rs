@@ -85,16 +85,18 @@ impl Sampler {
     pub(super) fn follow_conditions(&mut self, now: BootTime) {
         let mut evidence = Vec::new();
         self.panel.evidence(&mut evidence);
-        if self.ticks.is_multiple_of(CHECK_EVERY) {
+        for evidence in evidence {
+            self.conditions.take(evidence, now);
+        }
+        // What the log of the past tells may be over: look before it is told.
+        if self.ticks.is_multiple_of(CHECK_EVERY) || self.conditions.has_news() {
             for (kind, instance) in self.conditions.to_check() {
                 let why = kind.check.and_then(|check| why_over(&self.root, check, &instance));
                 let Some(detail) = why else { continue };
-                let stands = false;
-                evidence.push(Evidence { kind, instance, stands, detail, at: now, history: false });
+                let over =
+                    Evidence { kind, instance, stands: false, detail, at: now, history: false };
+                self.conditions.take(over, now);
             }
-        }
-        for evidence in evidence {
-            self.conditions.take(evidence, now);
         }
         let mut changes = Vec::new();
         self.conditions.tell(now, &mut changes);

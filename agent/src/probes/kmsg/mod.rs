@@ -25,11 +25,13 @@ use crate::catalogue::{
 };
 use crate::conditions::{
     DISK_CONTROLLER, DISK_IO_ERROR, Evidence, FILESYSTEM_ERROR, FILESYSTEM_READ_ONLY, HARD_LOCKUP,
-    HARDWARE_ERROR, HUNG_TASK, Kind, MACHINE_CHECK, MEMORY_ERROR, RCU_STALL, SOFT_LOCKUP,
+    HARDWARE_ERROR, HUNG_TASK, Kind, MACHINE_CHECK, MEMORY_ERROR, OUT_OF_MEMORY, RCU_STALL,
+    SOFT_LOCKUP,
 };
 use crate::frame::Frame;
 use crate::kernel::Kernel;
 use crate::losses::{Cause, Losses};
+use crate::units::name;
 use pattern::find;
 use record::{Lines, Record};
 
@@ -111,8 +113,8 @@ fn open_log(path: &Path) -> io::Result<File> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no /dev/kmsg, so the kernel's log cannot be read; a unit with PrivateDevices= \
-             needs BindReadOnlyPaths=/dev/kmsg"
+            "there is no /dev/kmsg, so the kernel's log cannot be read; a unit needs \
+             DeviceAllow=/dev/kmsg r with DevicePolicy=closed in place of PrivateDevices=yes"
                 .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
@@ -177,12 +179,20 @@ fn understand(record: &Record<'_>, history: bool, clocks: Clocks) -> Option<Evid
     let at = if history { clocks.boot_time(record.at) } else { clocks.now };
     Some(Evidence {
         kind: pattern.kind,
-        instance: instance.to_owned(),
+        instance: instance_of(pattern.kind, instance),
         stands: pattern.stands,
         detail: record.text.to_owned(),
         at,
         history,
     })
+}
+
+/// The kernel names a group of processes by its path, people by its unit.
+fn instance_of(kind: &Kind, text: &str) -> String {
+    if kind == &OUT_OF_MEMORY && !text.is_empty() {
+        return name::of(text.trim_start_matches('/')).text;
+    }
+    text.to_owned()
 }
 
 impl Counts {
@@ -291,6 +301,8 @@ mod tests {
         {
             assert_eq!(host.frame.get(signal, 0), count, "{}", signal.signal().name);
         }
+        host.log("6,6,600,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/system.slice/a.service,task_memcg=/system.slice/a.service,task=x,pid=1,uid=0\n");
+        assert_eq!(host.read(&mut *probe)[0].instance, "a.service");
         assert!(host.read(&mut *probe).is_empty());
         assert_eq!(host.losses.total(), 0);
     }
