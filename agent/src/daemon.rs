@@ -138,7 +138,14 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
         collector = config.collector,
         "listening"
     );
-    let api = Api { host, kernel_release: facts.kernel_release, requests, link: link_view.clone() };
+    let api = Api {
+        host,
+        kernel_release: facts.kernel_release,
+        root,
+        map_limit_bytes: config.ebpf.map_limit.as_u64(),
+        requests,
+        link: link_view.clone(),
+    };
     let sources = Sources { snapshot: snapshot_view.clone(), link: link_view.clone() };
 
     // The first stage that ends takes all others with it.

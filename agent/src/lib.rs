@@ -8,6 +8,7 @@ pub mod cli;
 pub mod conditions;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod frame;
 pub mod host;
 pub mod kernel;

@@ -19,6 +19,8 @@ use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use crate::doctor;
+use crate::host::Root;
 use crate::report::{self, LinkState};
 use crate::uplink::wire;
 
@@ -117,6 +119,10 @@ pub struct Api {
     pub host: String,
     /// The running kernel.
     pub kernel_release: String,
+    /// The host's files, for the doctor.
+    pub root: Root,
+    /// The limit the eBPF maps were sized for.
+    pub map_limit_bytes: u64,
     /// Where the sampler takes requests.
     pub requests: mpsc::Sender<report::Request>,
     /// How the uplink is doing.
@@ -194,6 +200,21 @@ impl Local for Api {
             units: status.units,
             ..wire::status(status.uptime_seconds, &status.newest, &link)
         }))
+    }
+
+    async fn get_doctor(
+        &self,
+        request: Request<v1::GetDoctorRequest>,
+    ) -> Result<Response<v1::GetDoctorResponse>, Status> {
+        check_peer(&request)?;
+        let (root, map_limit) = (self.root.clone(), self.map_limit_bytes);
+        // Files of the kernel, but a good number of them.
+        let findings =
+            tokio::task::spawn_blocking(move || doctor::examine(&root, map_limit)).await.map_err(
+                |_| Status::internal("the host could not be looked at; see the agent's log"),
+            )?;
+        let finding = findings.iter().map(wire::finding).collect();
+        Ok(Response::new(v1::GetDoctorResponse { finding }))
     }
 }
 

@@ -164,6 +164,9 @@ pub(crate) enum Local {
     Probes(Probes),
     /// Shows the agent's own state: connection, cost and losses.
     Status,
+    /// Shows what this host gives the agent, what is missing, what that costs and how
+    /// to get it; the exit code is 1 when signals are missing.
+    Doctor,
 }
 
 #[derive(Debug, Args)]

@@ -51,6 +51,8 @@ pub(crate) enum Error {
     Output(#[source] io::Error),
     #[error("cannot write the answer as JSON: {0}")]
     Json(#[source] serde_json::Error),
+    #[error("{0} of the things above cost this host signals")]
+    Missing(usize),
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -96,6 +98,7 @@ impl Error {
             Self::Terminal(_) => "Use `holdfast top --once` instead.",
             Self::Output(_) => "Check that the place it is redirected to has room.",
             Self::Json(_) => "Leave out --json to see the answer as a table.",
+            Self::Missing(_) => "Each says by what remedy they can be had.",
             Self::Runtime(_) => "Check the limits on open files and memory of this shell.",
         }
     }

@@ -11,6 +11,7 @@ mod catalogue;
 mod cli;
 mod completion;
 mod connection;
+mod doctor;
 mod error;
 mod events;
 mod exit_codes;
@@ -83,6 +84,7 @@ async fn run(cli: Cli) -> Result<(), Error> {
             probes::run(&mut agent(&global).await?, &mut output, &options).await
         }
         Command::Local(Local::Status) => status::run(&mut agent(&global).await?, &mut output).await,
+        Command::Local(Local::Doctor) => doctor::run(&mut agent(&global).await?, &mut output).await,
         Command::Completion(options) => completion::run(&mut output, &options),
         Command::Version => version::run(&mut output),
         Command::ExitCodes => exit_codes::run(&mut output),

@@ -61,15 +61,20 @@ impl Agent {
         host: &str,
         collector: &str,
     ) -> Result<Self> {
-        let path = |name: &str| -> PathBuf { folder.path().join(name) };
-        command.arg("run").arg("--config").arg(path("agent.toml"));
-        command.arg("--state-dir").arg(path("state"));
-        command.arg("--socket").arg(path("agent.sock"));
-        command.args(["--metrics", "127.0.0.1:0", "--summary-interval", "1s"]);
-        command.args(["--host-name", host, "--collector", collector]);
-        let mut process = Process::start(&mut command, path("log"))?;
-        process.addresses(&path("state")).await?;
+        let process = launch(&folder, &mut command, host, collector).await?;
         Ok(Self { process, folder })
+    }
+
+    /// Starts it again after [`Self::stop`], with the same state.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_again(&mut self, host: &str, collector: &str) -> Result<()> {
+        fs::remove_file(self.folder.path().join("state/addresses.json")).ok();
+        let mut command = process::leashed(&programs::path("holdfast-agent")?);
+        self.process = launch(&self.folder, &mut command, host, collector).await?;
+        Ok(())
     }
 
     /// Ends it in an orderly way, in under two seconds.
@@ -109,6 +114,24 @@ impl Agent {
         ensure!(answer.code == Some(0), "{:?}: {}", answer.code, answer.stderr);
         serde_json::from_str(&answer.stdout).context("no JSON")
     }
+}
+
+/// Runs `command` as an agent with the state in `folder` until it has come up.
+async fn launch(
+    folder: &TempDir,
+    command: &mut Command,
+    host: &str,
+    collector: &str,
+) -> Result<Process> {
+    let path = |name: &str| -> PathBuf { folder.path().join(name) };
+    command.arg("run").arg("--config").arg(path("agent.toml"));
+    command.arg("--state-dir").arg(path("state"));
+    command.arg("--socket").arg(path("agent.sock"));
+    command.args(["--metrics", "127.0.0.1:0", "--summary-interval", "1s"]);
+    command.args(["--host-name", host, "--collector", collector]);
+    let mut process = Process::start(command, path("log"))?;
+    process.addresses(&path("state")).await?;
+    Ok(process)
 }
 
 /// Temporary state and an empty configuration, so that the host's own does not count.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use holdfast_proto::{limits, v1};
 
 use crate::catalogue::{self, Kind, Owner, Signal};
+use crate::doctor;
 use crate::report::{
     Event, LinkState, Newest, ProbeStatus, ProgramStatus, Severity, State, Vitals, Window,
 };
@@ -103,6 +104,21 @@ pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {
         reason: text(&probe.reason),
         level: probe.level.into(),
         program: probe.programs.iter().map(program).collect(),
+    }
+}
+
+pub(crate) fn finding(finding: &doctor::Finding) -> v1::DoctorFinding {
+    let state = match finding.state {
+        doctor::State::Ok => v1::DoctorState::Ok,
+        doctor::State::Warn => v1::DoctorState::Warn,
+        doctor::State::Missing => v1::DoctorState::Missing,
+    };
+    v1::DoctorFinding {
+        name: finding.name.to_owned(),
+        state: state.into(),
+        value: text(&finding.value),
+        cost: text(&finding.cost),
+        remedy: text(&finding.remedy),
     }
 }
 
