@@ -182,7 +182,7 @@ async fn tell(
         })
         .flatten()
         .collect();
-    let effort = if lie.contains(&Mutation::Offset("request.start_time_ns", 8)) { 30 } else { 1 };
+    let effort = if lie.contains(&Mutation::Offset("request.start_time_ns", 8)) { 150 } else { 1 };
     for _ in 0..tries {
         let options =
             Options { disabled: disabled.clone(), mutate: lie.to_vec(), ..Options::default() };

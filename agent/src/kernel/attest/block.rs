@@ -119,7 +119,7 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     let took = gained("latency");
     // The kernel adds up the same times in whole milliseconds, for reads and writes.
     let kernel = gained("kernel.ms") * 1_000_000;
-    let room = kernel / 50 + 2_000_000;
+    let room = kernel / 100 + 2_000_000;
     let range = kernel.saturating_sub(room)..=kernel + room;
     let mut checks = vec![
         Check::at_least(PROGRAM, "writes of 20 KiB", facts.get("writes"), gained("writes")),

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::getpid;
 
-use super::sys::{exit_process, exit_thread, ids_are_the_kernels, in_child};
+use super::sys::{exit_process, exit_thread, ids_are_the_kernels, in_child, pause};
 use super::{Check, Counts, End, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::KernelEvent;
 use crate::kernel::cells::load;
@@ -73,7 +73,7 @@ fn leaves_first() -> i32 {
             if std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")) {
                 break;
             }
-            thread::sleep(Duration::from_millis(1));
+            pause(Duration::from_millis(1));
         }
         exit_process(11)
     });

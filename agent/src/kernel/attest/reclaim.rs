@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
+use holdfast_core::clock::BootTime;
 use nix::unistd::{AccessFlags, access};
 
 use super::ground::{own_cgroup, remove_leftovers};
@@ -84,7 +84,7 @@ fn give_back(file: &Path, how_much: &str) -> Result<Facts, String> {
     let mut memory = vec![0u8; MEMORY];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     std::hint::black_box(&memory);
-    let start = Instant::now();
+    let start = BootTime::now();
     match fs::write(file, how_much) {
         Ok(()) => {}
         // Tried, and not all of it found.
@@ -93,7 +93,7 @@ fn give_back(file: &Path, how_much: &str) -> Result<Facts, String> {
         Err(error) => return Err(format!("{} cannot be written: {error}", file.display())),
     }
     let mut facts = Facts::default();
-    facts.set("spent", u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    facts.set("spent", u64::try_from(BootTime::now().since(start).as_nanos()).unwrap_or(u64::MAX));
     Ok(facts)
 }
 

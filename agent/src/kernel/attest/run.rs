@@ -257,7 +257,7 @@ impl Attestation {
                 }
                 None => {}
                 Some(reason) => {
-                    self.outcomes.push(outcome(spec, Verdict::Unproven(reason), Vec::new(), 0))
+                    self.outcomes.push(outcome(spec, Verdict::Unproven(reason), Vec::new(), 0));
                 }
             }
             self.next += 1;

@@ -7,12 +7,13 @@ use std::io::{Read, Write, pipe};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use holdfast_core::clock::BootTime;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::sys::ids_are_the_kernels;
+use super::sys::{ids_are_the_kernels, pause};
 use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::cells::{load, total};
 
@@ -58,9 +59,8 @@ fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
                 let good = (0..rounds).all(|_| {
                     ping_in.write_all(&byte).is_ok() && pong_out.read_exact(&mut byte).is_ok()
                 });
-                (0..SLEEPS).for_each(|_| thread::sleep(SLEEP));
-                let start = Instant::now();
-                while start.elapsed() < BURN {}
+                (0..SLEEPS).for_each(|_| pause(SLEEP));
+                burn();
                 (0..YIELDS).for_each(|_| thread::yield_now());
                 let _ = one_done.send(good);
             }
@@ -73,8 +73,7 @@ fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
                 let good = (0..rounds).all(|_| {
                     ping_out.read_exact(&mut byte).is_ok() && pong_in.write_all(&byte).is_ok()
                 });
-                let start = Instant::now();
-                while start.elapsed() < BURN {}
+                burn();
                 (0..YIELDS).for_each(|_| thread::yield_now());
                 let _ = done.send(good);
             }
@@ -94,6 +93,12 @@ fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
         }
         Ok(Facts::default())
     }))
+}
+
+/// Runs for a while.
+fn burn() {
+    let start = BootTime::now();
+    while BootTime::now().since(start) < BURN {}
 }
 
 /// Pins this process, and with it the threads to come, to the last CPU it may use:

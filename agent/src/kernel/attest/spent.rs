@@ -1,7 +1,9 @@
 //! How long something took, for a caller who is not alone on its CPU.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use holdfast_core::clock::BootTime;
 
 use super::sched::Account;
 
@@ -20,9 +22,9 @@ impl Spent {
     /// Adds up what `act` takes.
     pub(super) fn on<T>(&mut self, act: impl FnOnce() -> T) -> T {
         let of_me = || Account::of(Path::new("/proc/thread-self"));
-        let (before, start) = (of_me(), Instant::now());
+        let (before, start) = (of_me(), BootTime::now());
         let done = act();
-        let (all, after) = (ns(start.elapsed()), of_me());
+        let (all, after) = (ns(BootTime::now().since(start)), of_me());
         let gained = |of: fn(&Account) -> u64| match (&before, &after) {
             (Some(before), Some(after)) => of(after).saturating_sub(of(before)),
             _ => 0,
@@ -46,7 +48,7 @@ mod tests {
     #[test]
     fn a_sleep_is_spent_but_not_run() {
         let mut spent = Spent::default();
-        spent.on(|| std::thread::sleep(Duration::from_millis(5)));
+        spent.on(|| super::super::sys::pause(Duration::from_millis(5)));
         assert!(spent.most >= 5_000_000 && spent.least <= spent.own && spent.own <= spent.most);
     }
 }

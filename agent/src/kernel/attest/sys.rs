@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -24,6 +25,12 @@ pub(super) fn in_child(name: &CStr, child: impl FnOnce() -> i32) -> io::Result<(
             exit_process(code)
         }
     }
+}
+
+/// Sleeps.
+#[expect(clippy::disallowed_methods, reason = "the worker has nothing else to do meanwhile")]
+pub(super) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Whether process ids are here what eBPF programs say: those of the first namespace

@@ -3,7 +3,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
 use std::time::Duration;
 
 use nix::libc;
@@ -96,7 +95,7 @@ fn lose(mut client: &TcpStream, mut server: TcpStream) -> io::Result<()> {
     client.read_exact(&mut [0])?;
     sys::drop_all(&server)?;
     client.write_all(&data)?;
-    thread::sleep(Duration::from_micros(500));
+    sys::pause(Duration::from_micros(500));
     sys::drop_none(&server)?;
     server.read_exact(&mut data)?;
     // An answer, so that everything is acknowledged.
