@@ -197,21 +197,6 @@ pub(crate) fn finding(finding: &doctor::Finding) -> v1::DoctorFinding {
     }
 }
 
-pub(crate) fn finding(finding: &doctor::Finding) -> v1::DoctorFinding {
-    let state = match finding.state {
-        doctor::State::Ok => v1::DoctorState::Ok,
-        doctor::State::Warn => v1::DoctorState::Warn,
-        doctor::State::Missing => v1::DoctorState::Missing,
-    };
-    v1::DoctorFinding {
-        name: finding.name.to_owned(),
-        state: state.into(),
-        value: text(&finding.value),
-        cost: text(&finding.cost),
-        remedy: text(&finding.remedy),
-    }
-}
-
 fn program(program: &ProgramStatus) -> v1::ProgramReport {
     v1::ProgramReport {
         name: program.name.to_owned(),
