@@ -16,8 +16,9 @@ use nix::unistd::Pid;
 
 use super::pause;
 
-/// Of the files that are read and written past the page cache.
-const FILE_BYTES: u64 = 32 << 20;
+/// Of the files that are read and written past the page cache. They are filled in a
+/// few large pieces, so that who only prepares itself is no aggressor.
+const FILE_BYTES: u64 = 4 << 20;
 /// What direct I/O wants of addresses, offsets and sizes, everywhere.
 const ALIGNMENT: usize = 4 << 10;
 /// Memory is taken so much at a time, with a rest after each.
@@ -104,14 +105,15 @@ fn direct(
         .with_context(|| format!("cannot open {}", path.display()))?;
     // An open file without a name goes away with the process.
     std::fs::remove_file(path).with_context(|| format!("cannot unlink {}", path.display()))?;
-    let mut memory = vec![0x5A; bytes + ALIGNMENT];
+    let all = usize::try_from(FILE_BYTES).unwrap_or(bytes).max(bytes);
+    let mut memory = vec![0x5A; all + ALIGNMENT];
     let skip = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-    let buffer = memory.get_mut(skip..skip + bytes).context("no aligned buffer")?;
-    for at in (0..FILE_BYTES).step_by(bytes) {
-        file.write_all_at(buffer, at).context("cannot fill the file")?;
-    }
+    let buffer = memory.get_mut(skip..skip + all).context("no aligned buffer")?;
+    file.write_all_at(buffer, 0).context("cannot fill the file")?;
+    let buffer = buffer.get_mut(..bytes).context("no aligned buffer")?;
     loop {
-        for at in (0..FILE_BYTES).step_by(bytes) {
+        // Only whole pieces, so that nothing beyond the end is read.
+        for at in (0..=FILE_BYTES.saturating_sub(bytes as u64)).step_by(bytes) {
             touch(&file, buffer, at).context("the disk refuses")?;
             if rest_us > 0 {
                 pause(Duration::from_micros(rest_us));
