@@ -9,6 +9,8 @@ pub mod attest;
 mod btf;
 pub mod cells;
 mod cost;
+mod counted;
+mod depths;
 mod events;
 mod fdinfo;
 mod layout;
@@ -23,7 +25,6 @@ mod tables;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::Ordering;
 
 use aya::maps::RingBuf;
 use holdfast_agent_ebpf::cells::{
@@ -32,10 +33,9 @@ use holdfast_agent_ebpf::cells::{
 };
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::slots::{
-    DETAIL, DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
+    DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
 };
-use holdfast_agent_ebpf::{depth, loss, maps};
-use holdfast_core::clock;
+use holdfast_agent_ebpf::{loss, maps};
 use tokio::io::unix::AsyncFd;
 
 use crate::host::Root;
@@ -262,31 +262,6 @@ impl Kernel {
         self.units.release(cgroup_id);
     }
 
-    /// Whether the distributions of what happens in a cgroup are kept at depth
-    /// [`GATED`](depth::GATED). It stays so until the cgroup is released. Returns
-    /// whether the cgroup has a slot.
-    pub fn set_detail(&self, cgroup_id: u64, detail: bool) -> bool {
-        self.units.flag(cgroup_id, DETAIL, detail)
-    }
-
-    /// How much detail the scheduler's programs keep from now on: one of [`depth`].
-    pub fn set_sched_depth(&self, depth: u64) {
-        let depth = depth.min(depth::COUNTERS);
-        let now = clock::monotonic_ns();
-        let cpus = (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu));
-        for cpu in cpus.filter(|cpu| load(&cpu.depth) != depth) {
-            cpu.changed.store(now, Ordering::Relaxed);
-            cpu.depth.store(depth, Ordering::Release);
-        }
-    }
-
-    /// How much detail the programs on interrupts keep from now on: one of [`depth`].
-    pub fn set_irq_depth(&self, depth: u64) {
-        for cpu in (0..self.irqs.len()).filter_map(|cpu| self.irqs.get(cpu)) {
-            cpu.depth.store(depth.min(depth::COUNTERS), Ordering::Relaxed);
-        }
-    }
-
     /// Counts what a block device does for `row` from now on.
     ///
     /// # Errors
@@ -295,41 +270,6 @@ impl Kernel {
     pub fn assign_device(&self, major: u32, minor: u32, row: usize) -> Result<(), Error> {
         check_row(row, self.device_rows())?;
         self.devices.assign(device_key(major, minor), row)
-    }
-
-    /// Detaches programs, by name, until [`regain`](Self::regain); `reason` is shown
-    /// as theirs meanwhile. What they have counted stays.
-    pub fn shed(&mut self, names: &[&str], reason: &str) {
-        self.object.park(names, reason);
-    }
-
-    /// Attaches programs again that were [`shed`](Self::shed).
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses it: one sentence. Then they stay shed.
-    pub fn regain(&mut self, names: &[&str]) -> Result<(), String> {
-        // What they remembered is of another time: whoever ran then has long gone.
-        let waiting: Vec<_> = self.object.parked(names).flat_map(|p| p.maps).collect();
-        if waiting.contains(&&maps::CPUS) {
-            for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu)) {
-                cpu.running.store(0, Ordering::Relaxed);
-            }
-        }
-        if waiting.contains(&&maps::RECLAIMING) {
-            self.object.forget_stamps(maps::RECLAIMING);
-        }
-        self.object.unpark(names, &self.root)
-    }
-
-    /// Why nothing of programs `names` runs at present although it could; `None` when
-    /// something does, or never could.
-    #[must_use]
-    pub fn shed_reason(&self, names: &[&str]) -> Option<&str> {
-        let shed = self.object.parked(names).next()?;
-        let runs = self.object.running.iter().any(|(name, _)| names.contains(name));
-        let status = self.programs().iter().find(|status| status.name == shed.name);
-        status.filter(|_| !runs).map(|status| status.reason.as_str())
     }
 
     /// The row of a block device; `None` for one that has none of its own.
@@ -415,122 +355,6 @@ impl Kernel {
     pub fn take_events(&mut self) -> Option<Events> {
         let ring = self.object.take_map(maps::EVENTS)?;
         RingBuf::try_from(ring).ok().map(Events::new)
-    }
-
-    /// What the scheduler's programs count, by unit slot.
-    #[must_use]
-    pub fn sched(&self) -> &PerCpu<SchedCell> {
-        &self.sched
-    }
-
-    /// What each CPU's scheduler programs remember.
-    #[must_use]
-    pub fn cpus(&self) -> &Cells<CpuCell> {
-        &self.cpus
-    }
-
-    /// What the programs on interrupts count, by CPU.
-    #[must_use]
-    pub fn irqs(&self) -> &Cells<IrqCell> {
-        &self.irqs
-    }
-
-    /// Who kept whom from the CPU.
-    #[must_use]
-    pub fn preempt(&self) -> &Preempt {
-        &self.preempt
-    }
-
-    /// What the block program counts, by device row.
-    #[must_use]
-    pub fn block(&self) -> &PerCpu<BlockCell> {
-        &self.block
-    }
-
-    /// What the block programs count, by unit slot.
-    #[must_use]
-    pub fn unit_disk(&self) -> &Cells<UnitDiskCell> {
-        &self.unit_disk
-    }
-
-    /// What a unit's reads and writes did to a device, by device row and unit slot.
-    /// Devices from [`shared_devices`](Self::shared_devices) on are in row 0.
-    #[must_use]
-    pub fn unit_block(&self, device_row: usize, slot: usize) -> Option<&UnitBlockCell> {
-        let rows = self.size.unit_rows as usize;
-        (slot < rows).then(|| self.unit_block.get(device_row * rows + slot)).flatten()
-    }
-
-    /// Device rows that [`unit_block`](Self::unit_block) knows, row 0 included.
-    #[must_use]
-    pub fn shared_devices(&self) -> usize {
-        self.size.shared_devices as usize
-    }
-
-    /// What the TCP programs count, by unit slot.
-    #[must_use]
-    pub fn tcp(&self) -> &Cells<TcpCell> {
-        &self.tcp
-    }
-
-    /// What the TCP programs count by the kernel's own words.
-    #[must_use]
-    pub fn tcp_reasons(&self) -> Option<&TcpReasons> {
-        self.tcp_reasons.get(0)
-    }
-
-    /// Packets dropped, by reason.
-    #[must_use]
-    pub fn drops(&self) -> &PerCpu<Word> {
-        &self.drops
-    }
-
-    /// What the kernel calls its reasons.
-    #[must_use]
-    pub fn names(&self) -> &Names {
-        &self.object.names
-    }
-
-    /// Time in direct reclaim, by unit slot.
-    #[must_use]
-    pub fn reclaim(&self) -> &Cells<Histogram> {
-        &self.reclaim
-    }
-
-    /// Time in direct compaction, by unit slot.
-    #[must_use]
-    pub fn compaction(&self) -> &Cells<Histogram> {
-        &self.compaction
-    }
-
-    /// Time of syncs of files, by unit slot.
-    #[must_use]
-    pub fn sync(&self) -> &Cells<Histogram> {
-        &self.sync
-    }
-
-    /// Passes over all tasks of the host, now, and puts what was found into `found`, by
-    /// unit slot. Whoever else does so at the same time must wait.
-    ///
-    /// # Errors
-    ///
-    /// The program is off, or the kernel ends the pass early.
-    pub fn count_tasks(&self, found: &mut Vec<TaskSums>) -> io::Result<()> {
-        let pass = self.object.task_pass.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let sums = |slot| self.task_sums.get(slot).map_or_else(TaskSums::default, TaskSums::of);
-        found.clear();
-        found.extend((0..self.task_sums.len()).map(sums));
-        pass.run()?;
-        for (slot, found) in found.iter_mut().enumerate() {
-            *found = sums(slot).since(found);
-        }
-        Ok(())
-    }
-
-    /// Ends of processes, by unit slot.
-    #[must_use]
-    pub fn process(&self) -> &Cells<ProcessCell> {
-        &self.process
     }
 
     /// Why programs of `names` that are off are off, and what is worse about those

@@ -111,6 +111,9 @@ mod tests {
         assert_eq!(row(one), Some(3));
         table.flag(one, DETAIL, true);
         table.assign(one, 5).unwrap();
+        assert_eq!(row(one), Some(5 | DETAIL), "it is the same cgroup");
+        table.release(one);
+        table.assign(one, 5).unwrap();
         assert_eq!(row(one), Some(5));
         table.flag(99, DETAIL, true);
         assert_eq!(row(99), None, "nobody's entry");
