@@ -8,6 +8,7 @@
 
 pub mod cells;
 pub mod depth;
+pub mod fields;
 pub mod histogram;
 pub mod loss;
 pub mod offsets;

@@ -10,12 +10,15 @@ pub mod cells;
 mod cost;
 mod events;
 mod fdinfo;
+#[cfg(test)]
+mod fixtures;
 mod layout;
 mod object;
 mod programs;
 mod reason;
 mod size;
 mod tables;
+mod tracefs;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

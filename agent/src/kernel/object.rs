@@ -41,7 +41,7 @@ impl Object {
     /// One sentence why nothing at all can be loaded.
     pub(super) fn load(options: &Options, size: Size, root: &Root) -> Result<Self, String> {
         let hooks: BTreeSet<_> = programs().map(|program| program.hook).collect();
-        let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
+        let mut layout = Layout::read(root, &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())

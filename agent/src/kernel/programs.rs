@@ -11,9 +11,11 @@ pub(super) struct Program {
     pub(super) name: &'static str,
     /// Its function in the object.
     pub(super) function: &'static str,
-    /// The tracepoint it hangs on.
+    /// The tracepoint it hangs on: its name for a typed one (`tp_btf`), "group/name"
+    /// for a classic one.
     pub(super) hook: &'static str,
-    /// Groups of kernel members it reads.
+    /// Groups of what it reads: members of kernel structures ("structure.member"), or
+    /// fields of a classic tracepoint's record ("group/name:field").
     pub(super) members: &'static [&'static [&'static str]],
     /// Maps it uses.
     pub(super) maps: &'static [&'static str],
@@ -37,6 +39,11 @@ impl Form {
     const fn plain(programs: &'static [Program]) -> Self {
         Self { variant: "tp_btf", fits: |_| true, programs, drawback: "" }
     }
+}
+
+/// Whether `hook` is a classic tracepoint, whose record tracefs describes.
+pub(super) fn is_classic(hook: &str) -> bool {
+    hook.contains('/')
 }
 
 /// The program that does nothing, for benchmarks.
