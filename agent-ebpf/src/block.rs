@@ -17,7 +17,7 @@ use crate::support::units::{self, MAPPED};
 
 /// A row per device, for each CPU: the agent sets the size.
 #[btf_map]
-static BLOCK: Array<BlockCell, 1, MAPPED> = Array::new();
+pub static BLOCK: Array<BlockCell, 1, MAPPED> = Array::new();
 
 /// `REQ_OP_MASK` and the operations of `enum req_op` that have a name here.
 const OPERATION_MASK: u32 = 0xff;

@@ -47,8 +47,9 @@ pub fn cgroup_reclaim_end(_: BtfTracePointContext) {
     end();
 }
 
+/// Notes when the current task began to reclaim.
 #[inline(always)]
-fn begin() {
+pub fn begin() {
     let thread = bpf_get_current_pid_tgid() as u32;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -57,8 +58,9 @@ fn begin() {
     }
 }
 
+/// Charges the current task's unit with the time since then.
 #[inline(always)]
-fn end() {
+pub fn end() {
     let thread = bpf_get_current_pid_tgid() as u32;
     // SAFETY: nobody but this thread uses its entry.
     let Some(start) = (unsafe { RECLAIMING.get(thread) }).copied() else {

@@ -18,7 +18,7 @@ use crate::support::units::{self, MAPPED};
 
 /// A row per unit slot: the agent sets the size.
 #[btf_map]
-static TCP: Array<TcpCell, 1, MAPPED> = Array::new();
+pub static TCP: Array<TcpCell, 1, MAPPED> = Array::new();
 
 /// What is remembered of a socket while it connects.
 #[repr(C)]
@@ -30,13 +30,16 @@ struct Connect {
 #[btf_map]
 static CONNECTS: SocketStorage<Connect> = SocketStorage::new();
 
-const PROTOCOL_TCP: u16 = 6;
+/// `IPPROTO_TCP`.
+pub const PROTOCOL_TCP: u16 = 6;
 
 /// States of a connection, as in `enum`s of `net/tcp_states.h`.
-const ESTABLISHED: u32 = 1;
-const SYN_SENT: u32 = 2;
+pub const ESTABLISHED: u32 = 1;
+/// As above.
+pub const SYN_SENT: u32 = 2;
 const TIME_WAIT: u8 = 6;
-const CLOSE: u32 = 7;
+/// As above.
+pub const CLOSE: u32 = 7;
 const NEW_SYN_RECEIVED: u8 = 12;
 
 const ETIMEDOUT: u32 = 110;
@@ -152,8 +155,9 @@ fn ended(sock: Pointer, new: u32, now: u64) {
     });
 }
 
+/// Counts in `cell`, or counts the loss where there is none.
 #[inline(always)]
-fn with(cell: Option<*mut TcpCell>, count: impl FnOnce(*mut TcpCell)) {
+pub fn with(cell: Option<*mut TcpCell>, count: impl FnOnce(*mut TcpCell)) {
     match cell {
         Some(cell) => count(cell),
         None => lost(Loss::OutOfRange),

@@ -104,7 +104,11 @@ fn hooks() -> BTreeSet<&'static str> {
 
 /// Events that classic forms hang on or read.
 fn events() -> BTreeSet<&'static str> {
-    hooks().into_iter().filter(|hook| is_classic(hook)).chain(FIELDS.iter().map(|f| f.event)).collect()
+    hooks()
+        .into_iter()
+        .filter(|hook| is_classic(hook))
+        .chain(FIELDS.iter().map(|f| f.event))
+        .collect()
 }
 
 fn wanted() -> Wanted<'static> {

@@ -52,7 +52,11 @@ impl Layout {
         match &layout.untyped {
             Some(reason) if layout.records.values().all(Result::is_err) => {
                 let records = layout.records.into_values().find_map(Result::err);
-                Err([Some(reason.clone()), records].into_iter().flatten().collect::<Vec<_>>().join("; "))
+                Err([Some(reason.clone()), records]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; "))
             }
             _ => Ok(layout),
         }
@@ -231,8 +235,7 @@ mod tests {
             .into_iter()
             .map(|(hook, arguments)| (hook, Prototype { id: 1, arguments }))
             .collect();
-        let mut layout =
-            Layout { tracepoints, untyped: None, ..Layout::untyped(String::new()) };
+        let mut layout = Layout { tracepoints, untyped: None, ..Layout::untyped(String::new()) };
         for (slot, member) in layout.present.iter_mut().zip(MEMBERS) {
             *slot = present.contains(&member.path);
         }

@@ -47,8 +47,8 @@ pub struct Options {
     pub unit_slots: usize,
     /// Most memory that all maps together may take.
     pub map_limit_bytes: u64,
-    /// Programs not to load, by name ("sched_process_exit"), or one form of a program
-    /// ("sched_switch/sched_info").
+    /// Programs not to load, by name ("sched_process_exit"), one form of a program
+    /// ("sched_switch/sched_info"), or all forms of a kind ("tp_btf", "tracepoint").
     pub disabled: Vec<String>,
 }
 

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
+use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
-use super::programs::{CHOICES, EMPTY, Form, Program};
+use super::programs::{CHOICES, EMPTY, Form, Program, is_classic};
 use super::size::Size;
 use super::{Options, ProgramStatus, State, fdinfo, reason};
 use crate::host::Root;
@@ -100,6 +100,8 @@ impl Object {
                     }
                     return;
                 }
+                // Forms often share what they lack.
+                Err(refusal) if refusals.contains(&refusal) => {}
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -120,7 +122,12 @@ impl Object {
         let short = form.variant.rsplit(' ').next().unwrap_or_default();
         for program in form.programs {
             let name = program.name;
-            if options.disabled.iter().any(|d| *d == name || *d == format!("{name}/{short}")) {
+            let is_off = |d: &String| {
+                *d == name
+                    || *d == format!("{name}/{short}")
+                    || form.variant.split(' ').next() == Some(d)
+            };
+            if options.disabled.iter().any(is_off) {
                 return Err(format!("{} is disabled in the configuration", form.variant));
             }
             let members: Vec<_> = program.members.concat();
@@ -132,10 +139,11 @@ impl Object {
             if let Err(refusal) = self.attach(program, root) {
                 // Half a form would count nonsense.
                 for started in form.programs.iter().take(n) {
-                    if let Some(Loaded::BtfTracePoint(p)) = self.ebpf.program_mut(started.function)
-                    {
-                        let _ = p.unload();
-                    }
+                    let _ = match self.ebpf.program_mut(started.function) {
+                        Some(Loaded::BtfTracePoint(p)) => p.unload(),
+                        Some(Loaded::TracePoint(p)) => p.unload(),
+                        _ => Ok(()),
+                    };
                 }
                 return Err(refusal);
             }
@@ -144,15 +152,26 @@ impl Object {
     }
 
     fn attach(&mut self, program: &Program, root: &Root) -> Result<(), String> {
-        let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
+        let run = |loaded: &mut Loaded, types| -> Result<(), ProgramError> {
+            match (loaded, program.hook.split_once('/')) {
+                (Loaded::BtfTracePoint(typed), None) => {
+                    typed.load(program.hook, types)?;
+                    typed.attach().map(drop)
+                }
+                (Loaded::TracePoint(classic), Some((group, name))) => {
+                    classic.load()?;
+                    classic.attach(group, name).map(drop)
+                }
+                _ => Err(ProgramError::UnexpectedProgramType),
+            }
+        };
+        let Some(loaded) = self.ebpf.program_mut(program.function) else {
             return Err(format!("the eBPF object has no program {}", program.function));
         };
-        let run = |loaded: &mut BtfTracePoint, types| -> Result<(), ProgramError> {
-            loaded.load(program.hook, types)?;
-            loaded.attach()?;
-            Ok(())
-        };
-        run(loaded, &self.types).map_err(|error| reason::explain(&error, root))
+        run(loaded, &self.types).map_err(|error| match reason::perf_forbidden(&error, root) {
+            Some(reason) if is_classic(program.hook) => reason,
+            _ => reason::explain(&error, root),
+        })
     }
 
     /// Asks the kernel what each map really takes, and charges it to the first
@@ -201,6 +220,7 @@ fn create(layout: &Layout, size: Size, root: &Root) -> Result<Ebpf, String> {
         .btf(None)
         .allow_unsupported_maps()
         .override_global(globals::OFFSETS, layout.offsets.as_slice(), true)
+        .override_global(globals::FIELDS, layout.fields.as_slice(), true)
         .override_global(globals::SETTINGS, layout.settings.words().as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
         .map_max_entries(maps::SCHED, size.cpus * per_unit)

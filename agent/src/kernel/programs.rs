@@ -35,9 +35,16 @@ pub(super) struct Form {
     pub(super) drawback: &'static str,
 }
 
+/// The variant of forms that need no types, and so run at level 1.
+pub(super) const CLASSIC: &str = "tracepoint";
+
 impl Form {
     const fn plain(programs: &'static [Program]) -> Self {
         Self { variant: "tp_btf", fits: |_| true, programs, drawback: "" }
+    }
+
+    const fn classic(programs: &'static [Program], drawback: &'static str) -> Self {
+        Self { variant: CLASSIC, fits: |_| true, programs, drawback }
     }
 }
 
@@ -70,6 +77,21 @@ const STATUS: &[&str] = &[
     "signal_struct.group_exit_code",
 ];
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
+
+const COMPLETED: &[&str] = &[
+    "block/block_rq_complete:dev",
+    "block/block_rq_complete:sector",
+    "block/block_rq_complete:nr_sector",
+    "block/block_rq_complete:error",
+    "block/block_rq_complete:rwbs",
+];
+const STATE: &[&str] = &[
+    "sock/inet_sock_set_state:skaddr",
+    "sock/inet_sock_set_state:oldstate",
+    "sock/inet_sock_set_state:newstate",
+    "sock/inet_sock_set_state:protocol",
+];
+const RESETS: &str = "without types, resets are counted for the host only";
 
 const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS];
 const SOCKET_MAPS: &[&str] = &[maps::TCP, maps::UNITS];
@@ -139,15 +161,81 @@ pub(super) const CHOICES: &[&[Form]] = &[
             )],
             drawback: "",
         },
+        Form::classic(
+            &[
+                Program {
+                    name: "block_rq_issue",
+                    function: "classic_rq_issue",
+                    hook: "block/block_rq_issue",
+                    members: &[&["block/block_rq_issue:dev", "block/block_rq_issue:sector"]],
+                    maps: &[maps::ISSUED],
+                },
+                Program {
+                    name: "block_rq_complete",
+                    function: "classic_rq_complete",
+                    hook: "block/block_rq_complete",
+                    members: &[COMPLETED],
+                    maps: &[maps::BLOCK, maps::DEVICES, maps::ISSUED],
+                },
+            ],
+            "without types, latency is that of the device alone, without the time in its queue",
+        ),
     ],
-    &[Form::plain(&[
-        on("mm_vmscan_direct_reclaim_begin", "reclaim_begin", &[], &[maps::RECLAIMING]),
-        on("mm_vmscan_direct_reclaim_end", "reclaim_end", &[], &[maps::RECLAIM, maps::UNITS]),
-    ])],
-    &[Form::plain(&[
-        on("mm_vmscan_memcg_reclaim_begin", "cgroup_reclaim_begin", &[], &[maps::RECLAIMING]),
-        on("mm_vmscan_memcg_reclaim_end", "cgroup_reclaim_end", &[], &[maps::RECLAIM, maps::UNITS]),
-    ])],
+    &[
+        Form::plain(&[
+            on("mm_vmscan_direct_reclaim_begin", "reclaim_begin", &[], &[maps::RECLAIMING]),
+            on("mm_vmscan_direct_reclaim_end", "reclaim_end", &[], &[maps::RECLAIM, maps::UNITS]),
+        ]),
+        Form::classic(
+            &[
+                Program {
+                    name: "reclaim_begin",
+                    function: "classic_reclaim_begin",
+                    hook: "vmscan/mm_vmscan_direct_reclaim_begin",
+                    members: &[],
+                    maps: &[maps::RECLAIMING],
+                },
+                Program {
+                    name: "reclaim_end",
+                    function: "classic_reclaim_end",
+                    hook: "vmscan/mm_vmscan_direct_reclaim_end",
+                    members: &[],
+                    maps: &[maps::RECLAIM, maps::UNITS],
+                },
+            ],
+            "",
+        ),
+    ],
+    &[
+        Form::plain(&[
+            on("mm_vmscan_memcg_reclaim_begin", "cgroup_reclaim_begin", &[], &[maps::RECLAIMING]),
+            on(
+                "mm_vmscan_memcg_reclaim_end",
+                "cgroup_reclaim_end",
+                &[],
+                &[maps::RECLAIM, maps::UNITS],
+            ),
+        ]),
+        Form::classic(
+            &[
+                Program {
+                    name: "cgroup_reclaim_begin",
+                    function: "classic_cgroup_reclaim_begin",
+                    hook: "vmscan/mm_vmscan_memcg_reclaim_begin",
+                    members: &[],
+                    maps: &[maps::RECLAIMING],
+                },
+                Program {
+                    name: "cgroup_reclaim_end",
+                    function: "classic_cgroup_reclaim_end",
+                    hook: "vmscan/mm_vmscan_memcg_reclaim_end",
+                    members: &[],
+                    maps: &[maps::RECLAIM, maps::UNITS],
+                },
+            ],
+            "",
+        ),
+    ],
     &[
         Form {
             variant: "tp_btf task",
@@ -161,38 +249,109 @@ pub(super) const CHOICES: &[&[Form]] = &[
             programs: &[on("mark_victim", "oom_mark_victim", &[], PROCESS_MAPS)],
             drawback: "this kernel's hook gives the victim's process id only, so kills are counted for the host, not for units",
         },
+        Form::classic(
+            &[Program {
+                name: "mark_victim",
+                function: "classic_mark_victim",
+                hook: "oom/mark_victim",
+                members: &[&["oom/mark_victim:pid"]],
+                maps: PROCESS_MAPS,
+            }],
+            "without types, only the victim's process id is known, so kills are counted for the host, not for units",
+        ),
     ],
-    &[Form::plain(&[on(
-        "tcp_retransmit_skb",
-        "tcp_retransmit_skb",
-        &[SOCKET, &["sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"]],
-        SOCKET_MAPS,
-    )])],
-    &[Form::plain(&[on(
-        "tcp_send_reset",
-        "tcp_send_reset",
-        &[SOCKET, &["sock.__sk_common.skc_state"]],
-        SOCKET_MAPS,
-    )])],
-    &[Form::plain(&[on("tcp_receive_reset", "tcp_receive_reset", &[SOCKET], SOCKET_MAPS)])],
-    &[Form::plain(&[on(
-        "inet_sock_set_state",
-        "inet_sock_set_state",
-        &[SOCKET, &["sock.sk_protocol", "sock.sk_err"]],
-        &[maps::TCP, maps::UNITS, maps::CONNECTS],
-    )])],
-    &[Form::plain(&[on(
-        "sched_process_exit",
-        "sched_process_exit",
-        &[STATUS, NAME, CGROUP],
-        PROCESS_MAPS,
-    )])],
+    &[
+        Form::plain(&[on(
+            "tcp_retransmit_skb",
+            "tcp_retransmit_skb",
+            &[SOCKET, &["sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"]],
+            SOCKET_MAPS,
+        )]),
+        Form::classic(
+            &[Program {
+                name: "tcp_retransmit_skb",
+                function: "classic_retransmit",
+                hook: "tcp/tcp_retransmit_skb",
+                members: &[],
+                maps: SOCKET_MAPS,
+            }],
+            "without types, retransmits are counted for the host only, and several segments sent again at once as one",
+        ),
+    ],
+    &[
+        Form::plain(&[on(
+            "tcp_send_reset",
+            "tcp_send_reset",
+            &[SOCKET, &["sock.__sk_common.skc_state"]],
+            SOCKET_MAPS,
+        )]),
+        Form::classic(
+            &[Program {
+                name: "tcp_send_reset",
+                function: "classic_send_reset",
+                hook: "tcp/tcp_send_reset",
+                members: &[],
+                maps: SOCKET_MAPS,
+            }],
+            RESETS,
+        ),
+    ],
+    &[
+        Form::plain(&[on("tcp_receive_reset", "tcp_receive_reset", &[SOCKET], SOCKET_MAPS)]),
+        Form::classic(
+            &[Program {
+                name: "tcp_receive_reset",
+                function: "classic_receive_reset",
+                hook: "tcp/tcp_receive_reset",
+                members: &[],
+                maps: SOCKET_MAPS,
+            }],
+            RESETS,
+        ),
+    ],
+    &[
+        Form::plain(&[on(
+            "inet_sock_set_state",
+            "inet_sock_set_state",
+            &[SOCKET, &["sock.sk_protocol", "sock.sk_err"]],
+            &[maps::TCP, maps::UNITS, maps::CONNECTS],
+        )]),
+        Form::classic(
+            &[Program {
+                name: "inet_sock_set_state",
+                function: "classic_set_state",
+                hook: "sock/inet_sock_set_state",
+                members: &[STATE],
+                maps: &[maps::TCP, maps::UNITS, maps::CONNECTING],
+            }],
+            "without types, it is not known why a connect failed, and one that its caller gave up counts as failed",
+        ),
+    ],
+    &[
+        Form::plain(&[on(
+            "sched_process_exit",
+            "sched_process_exit",
+            &[STATUS, NAME, CGROUP],
+            PROCESS_MAPS,
+        )]),
+        Form::classic(
+            &[Program {
+                name: "sched_process_exit",
+                function: "classic_process_exit",
+                hook: "sched/sched_process_exit",
+                members: &[],
+                maps: PROCESS_MAPS,
+            }],
+            "without types, ends of processes are counted, but not by what they ended",
+        ),
+    ],
 ];
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use holdfast_agent_ebpf::fields::FIELDS;
     use holdfast_agent_ebpf::offsets::MEMBERS;
 
     use super::*;
@@ -206,9 +365,16 @@ mod tests {
             .flat_map(|program| program.members.iter().flat_map(|group| group.iter().copied()))
             // Alternatives for the previous task's state: see `Layout::lacks`.
             .chain(["task_struct.__state", "task_struct.state"])
+            .map(str::to_owned)
+            // Those that a program does without where the kernel does not have them.
+            .chain(
+                ["tcp/tcp_retransmit_skb:err", "sched/sched_process_exit:group_dead"]
+                    .map(Into::into),
+            )
             .collect();
-        let known: BTreeSet<_> = MEMBERS.iter().map(|member| member.path).collect();
-        assert_eq!(read, known);
+        let members = MEMBERS.iter().map(|member| member.path.to_owned());
+        let fields = FIELDS.iter().map(|field| format!("{}:{}", field.event, field.name));
+        assert_eq!(read, members.chain(fields).collect::<BTreeSet<_>>());
     }
 
     #[test]

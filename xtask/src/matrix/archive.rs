@@ -78,8 +78,8 @@ impl Archive {
         self.entries += 1;
         let links = if mode == FOLDER { 2 } else { 1 };
         let (length, name) = (bytes.len() as u32, path.len() as u32 + 1);
-        let fields =
-            [self.entries, mode, 0, 0, links, 0, length, 0, 0, 0, 0, name, 0].map(|n| format!("{n:08X}"));
+        let fields = [self.entries, mode, 0, 0, links, 0, length, 0, 0, 0, 0, name, 0]
+            .map(|n| format!("{n:08X}"));
         self.bytes.extend_from_slice(b"070701");
         self.bytes.extend(fields.concat().bytes());
         self.bytes.extend(path.bytes().chain([0]));

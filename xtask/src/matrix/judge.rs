@@ -50,9 +50,7 @@ struct Program {
 
 /// What may be less than wholly active, and the words that must then stand in the
 /// reason: kernel (its series), probe, words.
-const EXCUSED: &[(&str, &str, &str)] = &[
-    ("6.1", "oom", "gives the victim's process id only"),
-];
+const EXCUSED: &[(&str, &str, &str)] = &[("6.1", "oom", "gives the victim's process id only")];
 
 /// Programs that the load makes run, and so must have run while they were measured.
 const PROVOKED: &[&str] = &[

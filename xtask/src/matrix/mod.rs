@@ -120,7 +120,8 @@ fn disk() -> Result<Vec<u8>> {
 /// The capabilities of the packaged unit, in the words of setpriv: "+bpf,+perfmon".
 fn capabilities() -> Result<String> {
     let path: &Path = &shell::root()?.join(UNIT);
-    let unit = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let unit =
+        fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let of = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     let (ambient, bounding) = (of("AmbientCapabilities="), of("CapabilityBoundingSet="));
     if ambient != bounding || ambient.is_empty() {

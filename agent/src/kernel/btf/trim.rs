@@ -188,7 +188,14 @@ impl Cut<'_> {
                     }
                 }
                 kind::ARRAY => {
-                    types.extend([name(ty.name), ty.info, target, of(word(0)), of(word(1)), word(2)]);
+                    types.extend([
+                        name(ty.name),
+                        ty.info,
+                        target,
+                        of(word(0)),
+                        of(word(1)),
+                        word(2),
+                    ]);
                 }
                 kind::INT => types.extend([name(ty.name), ty.info, target, word(0)]),
                 _ => types.extend([name(ty.name), ty.info, target]),
