@@ -5,12 +5,14 @@
 //! and what happens in interrupts cannot be told to be of any unit. So they cost more
 //! and know less, and are taken only where the typed forms cannot be had.
 
+use core::ffi::c_void;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::helpers::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
-    bpf_ktime_get_ns, bpf_probe_read_kernel,
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
 };
 use aya_ebpf::macros::{btf_map, tracepoint};
 use aya_ebpf::programs::TracePointContext;
@@ -58,7 +60,7 @@ struct Connect {
 #[btf_map]
 static CONNECTING: HashMap<u64, Connect, 1024, ON_DEMAND> = HashMap::new();
 
-/// The field of a record; `None` when the kernel does not have it or will not read it.
+/// The field of a record; 0 where the kernel does not have it or will not read it.
 macro_rules! field {
     ($ctx:ident, $field:ident) => {
         // SAFETY: the offset is that of a field of this tracepoint's record.
@@ -66,27 +68,40 @@ macro_rules! field {
     };
 }
 
+/// Whether the kernel has the field: for those that a program can do without.
+macro_rules! has {
+    ($field:ident) => {
+        frozen(&FIELDS.$field) != 0
+    };
+}
+
 /// # Safety
 ///
-/// `offset` must be 0 or that of a field of type `T` of the record.
+/// `offset` must be 0 or that of a field of type `T` of the record; a `T` may have
+/// any bytes.
 #[inline(always)]
-unsafe fn read<T>(record: *mut core::ffi::c_void, offset: u32) -> Option<T> {
-    if offset == 0 {
-        return None;
+unsafe fn read<T: Default>(record: *mut c_void, offset: u32) -> T {
+    let mut value = T::default();
+    if offset != 0 {
+        // A helper, because the verifier takes no load at an offset that is not spelled
+        // out. It leaves zeros where it cannot read.
+        // SAFETY: the helper writes `value` and no more.
+        unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut value).cast(),
+                size_of::<T>() as u32,
+                record.wrapping_byte_add(offset as usize),
+            )
+        };
     }
-    // A helper, because the verifier takes no load at an offset that is not spelled out.
-    // SAFETY: the caller's promise; the helper refuses what cannot be read.
-    unsafe { bpf_probe_read_kernel(record.wrapping_byte_add(offset as usize).cast()) }.ok()
+    value
 }
 
 /// A device begins to work on a request.
 #[tracepoint(category = "block", name = "block_rq_issue")]
 pub fn classic_rq_issue(ctx: TracePointContext) -> u32 {
-    let (Some(device), Some(sector)) = (field!(ctx, issue_device), field!(ctx, issue_sector))
-    else {
-        return 0;
-    };
-    let place = Place { device: key_of(device), sector };
+    let place =
+        Place { device: key_of(field!(ctx, issue_device)), sector: field!(ctx, issue_sector) };
     // SAFETY: a helper without arguments.
     if ISSUED.insert(&place, unsafe { bpf_ktime_get_ns() }, 0).is_err() {
         lost(Loss::RequestMapFull);
@@ -103,18 +118,13 @@ pub fn classic_rq_complete(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn complete(ctx: &TracePointContext) {
-    let (Some(device), Some(sector), Some(sectors), Some(letters)) = (
-        field!(ctx, complete_device),
-        field!(ctx, complete_sector),
-        field!(ctx, complete_sectors),
-        field!(ctx, complete_kind),
-    ) else {
-        return;
+    let place = Place {
+        device: key_of(field!(ctx, complete_device)),
+        sector: field!(ctx, complete_sector),
     };
-    let letters: [u8; 2] = letters;
-    let sectors: u32 = sectors;
-    let failed = field!(ctx, complete_error).is_some_and(|error: u32| error != 0);
-    let place = Place { device: key_of(device), sector };
+    let sectors: u32 = field!(ctx, complete_sectors);
+    let letters: [u8; 2] = field!(ctx, complete_kind);
+    let error: u32 = field!(ctx, complete_error);
     // A letter for a flush that goes before, then the operation's own.
     let letter = match letters {
         [b'F', second @ (b'W' | b'R' | b'D' | b'N')] => second,
@@ -141,7 +151,7 @@ fn complete(ctx: &TracePointContext) {
     // SAFETY: the look-up gave a cell that only this program on this CPU writes,
     // and kinds are positions in its arrays.
     unsafe {
-        (*cell).errors += u64::from(failed);
+        (*cell).errors += u64::from(error != 0);
         if operation < operation::SIZED {
             record(&raw mut (*cell).size[operation & 1], u64::from(sectors) << SECTOR_SHIFT);
         }
@@ -165,7 +175,8 @@ fn key_of(device: u32) -> u64 {
 /// A segment is sent again, by the host: which socket's cannot be followed.
 #[tracepoint(category = "tcp", name = "tcp_retransmit_skb")]
 pub fn classic_retransmit(ctx: TracePointContext) -> u32 {
-    if field!(ctx, retransmit_error).is_none_or(|error: u32| error == 0) {
+    let error: u32 = field!(ctx, retransmit_error);
+    if error == 0 {
         // SAFETY: a whole cell.
         with(TCP.get_ptr_mut(0), |cell| unsafe { add_shared(&raw mut (*cell).retransmits, 1) });
     }
@@ -191,15 +202,8 @@ pub fn classic_receive_reset(_: TracePointContext) -> u32 {
 /// A socket changes its state: connects begin and end here.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub fn classic_set_state(ctx: TracePointContext) -> u32 {
-    let (Some(old), Some(new), Some(protocol), Some(sock)) = (
-        field!(ctx, state_old),
-        field!(ctx, state_new),
-        field!(ctx, state_protocol),
-        field!(ctx, state_socket),
-    ) else {
-        return 0;
-    };
-    let (old, new, protocol, sock): (u32, u32, u16, u64) = (old, new, protocol, sock);
+    let (old, new): (u32, u32) = (field!(ctx, state_old), field!(ctx, state_new));
+    let (protocol, sock): (u16, u64) = (field!(ctx, state_protocol), field!(ctx, state_socket));
     if protocol != PROTOCOL_TCP || (old != SYN_SENT && new != SYN_SENT) {
         return 0;
     }
@@ -278,7 +282,7 @@ pub fn classic_mark_victim(ctx: TracePointContext) -> u32 {
         lost(Loss::OutOfRange);
         return 0;
     };
-    let pid = field!(ctx, victim_pid).unwrap_or(0);
+    let pid = field!(ctx, victim_pid);
     let subject = Subject { kind: kind::OOM, cgroup_id: 0, cell };
     // SAFETY: the look-up gave a whole cell.
     unsafe {
@@ -293,8 +297,12 @@ pub fn classic_mark_victim(ctx: TracePointContext) -> u32 {
 pub fn classic_process_exit(ctx: TracePointContext) -> u32 {
     let ids = bpf_get_current_pid_tgid();
     // Where the record does not say it, the first thread stands for the process.
-    let dead =
-        field!(ctx, exit_group_dead).map_or(ids as u32 == (ids >> 32) as u32, |dead: u8| dead != 0);
+    let dead = if has!(exit_group_dead) {
+        let dead: u8 = field!(ctx, exit_group_dead);
+        dead != 0
+    } else {
+        ids as u32 == (ids >> 32) as u32
+    };
     if dead {
         // SAFETY: a helper without arguments.
         let cgroup = unsafe { bpf_get_current_cgroup_id() };

@@ -251,7 +251,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
         },
         Form::classic(
             &[Program {
-                name: "mark_victim",
+                name: "oom_mark_victim",
                 function: "classic_mark_victim",
                 hook: "oom/mark_victim",
                 members: &[&["oom/mark_victim:pid"]],
@@ -382,6 +382,10 @@ mod tests {
         for forms in CHOICES {
             let names: BTreeSet<_> = forms.iter().map(|form| form.variant).collect();
             assert_eq!(names.len(), forms.len(), "{names:?}");
+            // Probes ask for programs by name, whatever the form.
+            let last: BTreeSet<_> =
+                forms.iter().filter_map(|form| Some(form.programs.last()?.name)).collect();
+            assert_eq!(last.len(), 1, "{last:?}");
         }
     }
 }

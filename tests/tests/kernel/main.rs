@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod classic;
 mod loading;
 mod memory;
 mod process;

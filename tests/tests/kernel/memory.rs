@@ -45,13 +45,13 @@ async fn a_process_that_outgrows_its_limit_stalls_and_is_killed() -> Result<()> 
 }
 
 /// A memory limit for a unit: its own, or that of a cgroup of version 1 beside it.
-enum Limit {
+pub(crate) enum Limit {
     Own,
     Beside(PathBuf),
 }
 
 impl Limit {
-    fn set(unit: &Unit) -> Result<Option<Self>> {
+    pub(crate) fn set(unit: &Unit) -> Result<Option<Self>> {
         let own = unit.folder().join("memory.max");
         if own.exists() {
             fs::write(own, LIMIT)?;
@@ -77,7 +77,7 @@ impl Limit {
         Ok(Some(Self::Beside(folder)))
     }
 
-    fn beside(&self) -> Option<&str> {
+    pub(crate) fn beside(&self) -> Option<&str> {
         match self {
             Self::Own => None,
             Self::Beside(folder) => Path::to_str(folder),

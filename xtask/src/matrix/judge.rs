@@ -57,7 +57,7 @@ const PROVOKED: &[&str] = &[
     "sched_switch",
     "cgroup_reclaim_begin",
     "cgroup_reclaim_end",
-    "mark_victim",
+    "oom_mark_victim",
     "tcp_send_reset",
     "tcp_receive_reset",
     "inet_sock_set_state",
