@@ -123,7 +123,7 @@ pub struct ProbeStatus {
     pub state: State,
     /// Why it is not wholly active; empty when it is.
     pub reason: String,
-    /// What it needs: 0 files only, 2 eBPF with kernel BTF.
+    /// What it needs: 0 files only, 1 eBPF, 2 eBPF with kernel BTF.
     pub level: u8,
     /// Its eBPF programs.
     pub programs: Vec<ProgramStatus>,

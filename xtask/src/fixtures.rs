@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::matrix::archive::Archive;
 use crate::matrix::kernels::{self, Kernel};
@@ -76,16 +76,23 @@ pub(crate) struct Args {
 /// Asks what has not been asked and cuts all fixtures anew.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let sources = kernels::descriptions()?;
+    let mut silent = Vec::new();
     for kernel in kernels::offered(args.kernel.as_deref())? {
         let folder = sources.join(&kernel.name);
         let known = fs::read_to_string(folder.join("release")).unwrap_or_default();
         if args.fresh || known.trim() != kernel.release {
-            describe(&kernel, &folder)?;
+            // One that does not answer keeps the others from nothing.
+            if let Err(error) = describe(&kernel, &folder) {
+                silent.push(format!("{error:#}"));
+                let _ = fs::remove_dir_all(&folder);
+            }
         }
     }
     describe_this(&sources)?;
     let mut test = shell::cargo(["test", "-p", "holdfast-agent", "--lib", "--", "--exact", TEST])?;
-    shell::run(test.env(SOURCES, &sources))
+    shell::run(test.env(SOURCES, &sources))?;
+    ensure!(silent.is_empty(), "not asked:\n{}", silent.join("\n"));
+    Ok(())
 }
 
 fn describe(kernel: &Kernel, folder: &Path) -> Result<()> {

@@ -15,6 +15,7 @@ mod demo;
 mod docs;
 mod ebpf;
 mod fixtures;
+mod fuzz;
 mod hosts_test;
 mod leash;
 mod matrix;
@@ -54,6 +55,8 @@ enum Job {
     Demo(demo::Args),
     /// Ask the kernels that Debian serves what they look like, for the agent's tests
     Fixtures(fixtures::Args),
+    /// Feed what reads foreign bytes with bytes that nobody thought of
+    Fuzz(fuzz::Args),
     /// Boot the kernels that Debian serves and see whether every probe works there
     Matrix(matrix::Args),
     /// Install the packages on a host with real systemd and check them there
@@ -95,6 +98,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
         Job::Fixtures(args) => fixtures::run(&args),
+        Job::Fuzz(args) => fuzz::run(&args),
         Job::Matrix(args) => matrix::run(&args),
         Job::HostsTest(args) => hosts_test::run(&args),
         Job::Package(args) => package::run(&args),

@@ -12,6 +12,8 @@ mod events;
 mod fdinfo;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod layout;
 mod object;
 mod programs;
@@ -39,6 +41,12 @@ use tables::Table;
 
 pub use cost::{Measurement, ProgramCost};
 pub use events::{Events, KernelEvent};
+
+/// Whether a program of this variant runs on kernels that do not describe their types.
+#[must_use]
+pub fn needs_no_types(variant: &str) -> bool {
+    variant == programs::CLASSIC
+}
 
 /// What to load, and how large.
 #[derive(Debug, Clone)]

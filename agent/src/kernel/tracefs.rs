@@ -12,7 +12,7 @@ use crate::host::Root;
 /// Longest format file that is read; the longest of a kernel is about 8 KiB.
 const FILE_BYTES: u64 = 256 << 10;
 /// Most fields of one record.
-const FIELDS: usize = 256;
+pub(super) const FIELDS: usize = 256;
 
 /// Where tracefs may be mounted, from the root.
 const FOLDERS: [&str; 2] = ["sys/kernel/tracing", "sys/kernel/debug/tracing"];
@@ -96,7 +96,7 @@ pub(super) fn parse(text: &str) -> Vec<Field> {
     text.lines().filter_map(field).take(FIELDS).collect()
 }
 
-/// A line such as `field:unsigned short common_type;	offset:0;	size:2;	signed:0;`.
+/// A line such as `field:unsigned short common_type; offset:0; size:2; signed:0;`.
 fn field(line: &str) -> Option<Field> {
     let declaration = line.trim_start().strip_prefix("field:")?;
     let (declaration, rest) = declaration.split_once(';')?;

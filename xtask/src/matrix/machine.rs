@@ -17,6 +17,9 @@ use crate::leash::Leashed;
 use crate::shell;
 
 const EMULATOR: &str = "qemu-system-x86_64";
+/// The last word is for real-time kernels, which take the emulated serial port's many
+/// interrupts for a fault.
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet noirqdebug";
 /// Memory of the machine, in MiB.
 const MEMORY: &str = "1024";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -50,7 +53,7 @@ pub(crate) fn run(
         .chain(["-nographic", "-nodefaults", "-no-reboot", "-kernel"].map(Into::into))
         .chain([kernel.image().into_os_string()])
         .chain(["-initrd".into(), path("initrd").into_os_string()])
-        .chain(["-append", "console=ttyS0 panic=-1 quiet"].map(Into::into))
+        .chain(["-append".into(), COMMAND_LINE.into()])
         .chain(["-serial".into(), serial("console").into()])
         .chain(["-serial".into(), serial("results").into()]);
     let mut machine = Leashed::start(&emulator, arguments, &[], Some(&path("emulator")))?;

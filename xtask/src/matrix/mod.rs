@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let programs = build()?;
     let disk = disk()?;
     let script = include_str!("guest-matrix.sh").replace("CAPS", &capabilities()?);
-    let mut runs = Vec::new();
+    let (mut runs, mut lost) = (Vec::new(), Vec::new());
     for kernel in kernels::offered(args.kernel.as_deref())? {
         eprintln!("{}: booting {}", kernel.name, kernel.release);
         let mut archive = Archive::default();
@@ -67,9 +67,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Some(keep) => keep.join(&kernel.name),
             None => folder.path().to_owned(),
         };
-        machine::run(&kernel, archive, &results, LIMIT)?;
-        for who in WHO {
-            runs.push(Run::read(&kernel, who, &results)?);
+        // A kernel that does not come up keeps the others from nothing.
+        let done = machine::run(&kernel, archive, &results, LIMIT).and_then(|()| {
+            WHO.iter().map(|who| Run::read(&kernel, who, &results)).collect::<Result<Vec<_>>>()
+        });
+        match done {
+            Ok(both) => runs.extend(both),
+            Err(error) => lost.push(format!("{error:#}")),
         }
     }
     if args.json {
@@ -77,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         print!("{}", judge::table(&runs));
     }
-    let complaints: Vec<String> = runs.iter().flat_map(Run::complaints).collect();
+    let complaints: Vec<String> = runs.iter().flat_map(Run::complaints).chain(lost).collect();
     ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
     Ok(())
 }
