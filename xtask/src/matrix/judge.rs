@@ -10,12 +10,18 @@ use serde_json::Value;
 
 use super::kernels::Kernel;
 
+/// The run with nothing but the forms that need no types.
+pub(super) const CLASSIC: &str = "classic";
+/// Words in the reason of every probe in that run, and the probe that has no such form.
+const SWITCHED_OFF: &str = "tp_btf is disabled in the configuration";
+const ONLY_TYPED: &[&str] = &["sched"];
+
 /// One run of the agent on one kernel.
 #[derive(Debug, Serialize)]
 pub(super) struct Run {
     kernel: String,
     release: String,
-    /// "root", or "unit" for the capabilities of the packaged unit.
+    /// "root", "unit" for the capabilities of the packaged unit, or [`CLASSIC`].
     who: &'static str,
     probes: Vec<Probe>,
     /// What the agent said of its attestation; null where it has none.
@@ -116,6 +122,9 @@ impl Run {
 
     fn is_excused(&self, probe: &Probe) -> bool {
         let reason = probe.reason.as_deref().unwrap_or_default();
+        if self.who == CLASSIC && reason.contains(SWITCHED_OFF) {
+            return probe.state == "degraded" || ONLY_TYPED.contains(&probe.name.as_str());
+        }
         let series = self.kernel.split('-').next().unwrap_or_default();
         EXCUSED.iter().any(|(kernel, name, words)| {
             *kernel == series && *name == probe.name && reason.contains(words)
@@ -141,13 +150,13 @@ pub(super) fn table(runs: &[Run]) -> String {
         }
     }
     let width = |column: &str| column.len().max("degraded".len()) + 2;
-    let _ = write!(text, "{:24}{:6}", "kernel", "as");
+    let _ = write!(text, "{:24}{:8}", "kernel", "as");
     for name in &names {
         let _ = write!(text, "{name:0$}", width(name));
     }
     text += "\n";
     for run in runs {
-        let _ = write!(text, "{:24}{:6}", run.release, run.who);
+        let _ = write!(text, "{:24}{:8}", run.release, run.who);
         for name in &names {
             let _ = write!(text, "{:1$}", run.cell(name), width(name));
         }
@@ -204,6 +213,18 @@ mod tests {
         assert_eq!(run("6.1", "degraded", "refused", 1.0).complaints().len(), 1);
         assert_eq!(run("6.1", "off", "refused", 1.0).complaints().len(), 1);
         assert!(run("6.12", "proven", "", 1.0).complaints().is_empty());
+    }
+
+    #[test]
+    fn without_types_probes_are_degraded_and_no_worse() {
+        let of = |state: &str, reason: &str| {
+            let mut run = run("6.12", state, reason, 1.0);
+            run.who = CLASSIC;
+            run.complaints().len()
+        };
+        assert_eq!(of("degraded", SWITCHED_OFF), 0);
+        assert_eq!(of("off", SWITCHED_OFF), 1);
+        assert_eq!(of("degraded", "refused"), 1);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `cargo xtask matrix`: the agent on real kernels, in virtual machines.
 //!
 //! Each kernel that Debian serves is booted with a static build of the agent inside.
-//! The agent runs twice under a small load: as root, and with exactly the capabilities
-//! of its packaged unit under the kernel's own settings. The answer is a table of
+//! The agent runs three times under a small load: as root, with exactly the capabilities
+//! of its packaged unit under the kernel's own settings, and as root with nothing but
+//! the forms for kernels that do not describe their types. The answer is a table of
 //! kernel and probe. It takes minutes: no part of CI.
 
 pub(crate) mod archive;
@@ -26,8 +27,9 @@ use kernels::Kernel;
 const LIMIT: Duration = Duration::from_secs(900);
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const UNIT: &str = "packaging/systemd/holdfast-agent.service";
-/// Whom the agent runs as, in this order.
-const WHO: [&str; 2] = ["root", "unit"];
+/// How the agent runs, in this order, and its configuration.
+const WHO: [(&str, &str); 3] =
+    [("root", ""), ("unit", ""), (judge::CLASSIC, "[ebpf]\ndisabled = [\"tp_btf\"]\n")];
 
 /// Which kernels, and how to say it.
 #[derive(clap::Args)]
@@ -53,7 +55,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         eprintln!("{}: booting {}", kernel.name, kernel.release);
         let mut archive = Archive::default();
         furnish(&mut archive, &kernel, &script)?;
-        archive.file("etc/agent.toml", b"");
+        for (who, configuration) in WHO {
+            archive.file(&format!("etc/{who}.toml"), configuration.as_bytes());
+        }
         archive.file("disk.img", &disk);
         for program in &programs {
             let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -69,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         };
         // A kernel that does not come up keeps the others from nothing.
         let done = machine::run(&kernel, archive, &results, LIMIT).and_then(|()| {
-            WHO.iter().map(|who| Run::read(&kernel, who, &results)).collect::<Result<Vec<_>>>()
+            WHO.iter().map(|(who, _)| Run::read(&kernel, who, &results)).collect::<Result<Vec<_>>>()
         });
         match done {
             Ok(both) => runs.extend(both),

@@ -70,7 +70,7 @@ impl Cut<'_> {
             let called = self.btf.string(called)?;
             let found = if called == name {
                 Some(member)
-            } else if called.is_empty() && depth > 0 {
+            } else if called.is_empty() && depth > 0 && self.leads_to(member, name, depth) {
                 self.step(member, name, depth - 1)
             } else {
                 None
@@ -82,6 +82,12 @@ impl Cut<'_> {
             }
         }
         None
+    }
+
+    /// Whether an anonymous member has `name`: what is looked through in vain is not kept.
+    fn leads_to(&self, member: u32, name: &str, depth: u32) -> bool {
+        let ty = self.btf.resolve(member);
+        ty.is_some_and(|ty| self.btf.find_member(ty, name, depth - 1).is_some())
     }
 
     fn tracepoint(&mut self, definition: &str) -> Option<()> {
