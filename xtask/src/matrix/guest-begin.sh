@@ -12,6 +12,7 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /tmp
 ifconfig lo 127.0.0.1 up
+echo "up"
 mkdir -p /out
 for module in /modules/*.ko; do
     [ ! -e "$module" ] || insmod "$module" || echo "refused: $module"
