@@ -23,7 +23,7 @@ use crate::support::units::{self, MAPPED};
 
 /// A row per device, for each CPU: the agent sets the size.
 #[btf_map]
-static BLOCK: Array<BlockCell, 1, MAPPED> = Array::new();
+pub static BLOCK: Array<BlockCell, 1, MAPPED> = Array::new();
 
 /// A row per unit slot: the agent sets the size.
 #[btf_map]

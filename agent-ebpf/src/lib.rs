@@ -8,6 +8,7 @@
 
 pub mod cells;
 pub mod depth;
+pub mod fields;
 pub mod histogram;
 pub mod loss;
 pub mod offsets;
@@ -68,6 +69,10 @@ pub mod maps {
     pub const VICTIMS: &str = "VICTIMS";
     /// Task storage: when the task became runnable.
     pub const TASKS: &str = "TASKS";
+    /// Hash: place of a request to the time its device got it; used without BTF only.
+    pub const ISSUED: &str = "ISSUED";
+    /// Hash: address of a socket to when it began to connect; used without BTF only.
+    pub const CONNECTING: &str = "CONNECTING";
     /// Socket storage: when the socket began to connect.
     pub const CONNECTS: &str = "CONNECTS";
 }
@@ -76,6 +81,8 @@ pub mod maps {
 pub mod globals {
     /// An [`Offsets`](crate::offsets::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
+    /// A [`Fields`](crate::fields::Fields).
+    pub const FIELDS: &str = "FIELDS";
     /// A [`Settings`](crate::settings::Settings).
     pub const SETTINGS: &str = "SETTINGS";
 }

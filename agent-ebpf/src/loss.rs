@@ -17,6 +17,12 @@ losses! {
     NegativeInterval = "ebpf.interval_negative";
     /// A task switched to without a stamp of when it became runnable.
     SwitchUnstamped = "ebpf.switch_unstamped";
+    /// More requests with a device at once than the map of the classic form holds.
+    RequestMapFull = "ebpf.request_map_full";
+    /// A request that completed and was not seen when its device got it.
+    RequestUnmatched = "ebpf.request_unmatched";
+    /// More sockets that connect at once than the map of the classic form holds.
+    ConnectMapFull = "ebpf.connect_map_full";
     /// Task storage that could not be had: no memory, or busy.
     TaskStorage = "ebpf.task_storage_refused";
     /// A request without the time it was made: the device's `iostats` is off.

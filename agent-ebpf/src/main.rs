@@ -1,8 +1,9 @@
 //! The eBPF object: one file for each kernel subsystem, loaded program by program.
 //!
-//! All programs hang on typed tracepoints (`tp_btf`) and read kernel structures
+//! Programs hang on typed tracepoints (`tp_btf`) and read kernel structures
 //! by direct loads through typed pointers: no helper call, and the verifier holds
-//! each access against the kernel's own types. Offsets and settings are frozen
+//! each access against the kernel's own types. Kernels without types get the lesser
+//! forms in `classic`. Offsets and settings are frozen
 //! read-only globals. Measurements are added up here; only rare facts become events.
 //!
 //! Minimum kernel: 5.11 with BTF (task and socket storage in tracing programs).
@@ -14,6 +15,7 @@
 mod baseline;
 mod blame;
 mod block;
+mod classic;
 mod drops;
 mod exit;
 mod irq;

@@ -60,6 +60,18 @@ pub fn cgroup_reclaim_end(_: BtfTracePointContext) {
     end(IN_RECLAIM, &RECLAIM);
 }
 
+/// Notes when the current task began to reclaim, whatever told of it.
+#[inline(always)]
+pub fn reclaim_begins() {
+    begin(IN_RECLAIM);
+}
+
+/// Charges the current task's unit with the time since then.
+#[inline(always)]
+pub fn reclaim_ends() {
+    end(IN_RECLAIM, &RECLAIM);
+}
+
 /// A task needs memory in one piece and begins to move pages together.
 #[btf_tracepoint(function = "mm_compaction_begin")]
 pub fn compaction_begin(_: BtfTracePointContext) {
@@ -84,6 +96,7 @@ fn in_background() -> bool {
     flags & KERNEL_THREAD != 0
 }
 
+/// Notes when the current task began to reclaim.
 #[inline(always)]
 fn begin(what: u64) {
     let thread = bpf_get_current_pid_tgid() & 0xffff_ffff;
@@ -94,6 +107,7 @@ fn begin(what: u64) {
     }
 }
 
+/// Charges the current task's unit with the time since then.
 #[inline(always)]
 fn end(what: u64, stalls: &'static Array<Histogram, 1, MAPPED>) {
     let key = what | (bpf_get_current_pid_tgid() & 0xffff_ffff);

@@ -19,7 +19,7 @@ use crate::support::units::{self, MAPPED};
 
 /// A row per unit slot: the agent sets the size.
 #[btf_map]
-static TCP: Array<TcpCell, 1, MAPPED> = Array::new();
+pub static TCP: Array<TcpCell, 1, MAPPED> = Array::new();
 
 /// One for all units.
 #[btf_map]
@@ -35,12 +35,15 @@ struct Connect {
 #[btf_map]
 static CONNECTS: SocketStorage<Connect> = SocketStorage::new();
 
-const PROTOCOL_TCP: u16 = 6;
+/// `IPPROTO_TCP`.
+pub const PROTOCOL_TCP: u16 = 6;
 
 /// States of a connection, as in `enum`s of `net/tcp_states.h`.
-const ESTABLISHED: u32 = 1;
-const SYN_SENT: u32 = 2;
-const CLOSE: u32 = 7;
+pub const ESTABLISHED: u32 = 1;
+/// As above.
+pub const SYN_SENT: u32 = 2;
+/// As above.
+pub const CLOSE: u32 = 7;
 /// First and last of those of a full socket; between them is `TIME_WAIT`, after them
 /// `NEW_SYN_RECV`.
 const FIRST: u8 = 1;
@@ -205,8 +208,9 @@ fn ended(sock: Pointer, new: u32, now: u64) {
     });
 }
 
+/// Counts in `cell`, or counts the loss where there is none.
 #[inline(always)]
-fn with<T>(cell: Option<*mut T>, count: impl FnOnce(*mut T)) {
+pub fn with<T>(cell: Option<*mut T>, count: impl FnOnce(*mut T)) {
     match cell {
         Some(cell) => count(cell),
         None => lost(Loss::OutOfRange),

@@ -160,7 +160,7 @@ pub struct ProbeStatus {
     pub state: State,
     /// Why it is not wholly active; empty when it is.
     pub reason: String,
-    /// What it needs: 0 files only, 2 eBPF with kernel BTF.
+    /// What it needs: 0 files only, 1 eBPF, 2 eBPF with kernel BTF.
     pub level: u8,
     /// How deep it looks; `None` for one that is not governed.
     pub depth: Option<Depth>,

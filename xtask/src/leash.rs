@@ -100,6 +100,11 @@ impl Leashed {
         self.child.wait()
     }
 
+    /// How it ended; `None` while it runs.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
     /// Asks it to end, waits, and kills it only when it does not.
     pub(crate) fn stop(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {

@@ -14,8 +14,11 @@ mod debian;
 mod demo;
 mod docs;
 mod ebpf;
+mod fixtures;
+mod fuzz;
 mod hosts_test;
 mod leash;
+mod matrix;
 mod package;
 mod provoke;
 mod shell;
@@ -51,6 +54,12 @@ enum Job {
     Ebpf(ebpf::Args),
     /// Run Holdfast on this host for a while and show what it sees
     Demo(demo::Args),
+    /// Ask the kernels that Debian serves what they look like, for the agent's tests
+    Fixtures(fixtures::Args),
+    /// Feed what reads foreign bytes with bytes that nobody thought of
+    Fuzz(fuzz::Args),
+    /// Boot the kernels that Debian serves and see whether every probe works there
+    Matrix(matrix::Args),
     /// Install the packages on a host with real systemd and check them there
     HostsTest(hosts_test::Args),
     /// Build the .deb and .rpm packages
@@ -95,6 +104,9 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Soak(args) => soak::run(&args),
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
+        Job::Fixtures(args) => fixtures::run(&args),
+        Job::Fuzz(args) => fuzz::run(&args),
+        Job::Matrix(args) => matrix::run(&args),
         Job::HostsTest(args) => hosts_test::run(&args),
         Job::Package(args) => package::run(&args),
         Job::HostInit(args) => testhost::init::run(&args),

@@ -6,6 +6,9 @@
 //! wanted names it saw; nothing else is kept, and the whole is dropped after
 //! start. Everything read is bounds-checked: the data is input like any other.
 
+#[cfg(test)]
+pub(super) mod trim;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 

@@ -111,7 +111,7 @@ impl Events {
 }
 
 /// The event in a record; `None` when it is none of ours.
-fn decode(record: &[u8]) -> Option<KernelEvent> {
+pub(super) fn decode(record: &[u8]) -> Option<KernelEvent> {
     let (cgroup_id, at_ns) = (u64_at(record, 8)?, u64_at(record, 16)?);
     let (pid, status) = (u32_at(record, 4)?, u32_at(record, 24)?);
     let name = record.get(32..32 + COMMAND_BYTES)?;

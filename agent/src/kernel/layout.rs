@@ -1,15 +1,21 @@
-//! What the running kernel's BTF says about the members and tracepoints that
-//! the programs use.
+//! What the running kernel says about the members, tracepoints and records that the
+//! programs use: its BTF for typed tracepoints, tracefs for classic ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use holdfast_agent_ebpf::fields::FIELDS;
 use holdfast_agent_ebpf::offsets::MEMBERS;
 use holdfast_agent_ebpf::settings::{Settings, rss, state};
 
 use super::btf::{self, Argument, Btf, Prototype};
 use super::names::Names;
-use super::programs::{Kind, Program};
+use super::programs::{Kind, Program, is_classic};
+use super::tracefs::{Field, Holds, Tracefs};
+use crate::host::Root;
+
+/// Where the kernel describes its types, from the root.
+const TYPES: &str = "sys/kernel/btf/vmlinux";
 
 /// Tracepoints whose arguments are looked at.
 const SWITCH: &str = "sched_switch";
@@ -30,21 +36,44 @@ pub(super) struct Layout {
     pub(super) offsets: [u32; MEMBERS.len()],
     /// Settings that follow from the kernel; sizes are not filled in.
     pub(super) settings: Settings,
+    /// Offset of each of [`FIELDS`]; 0 where it is missing.
+    pub(super) fields: [u32; FIELDS.len()],
     /// What the kernel calls its reasons.
     pub(super) names: Names,
     present: [bool; MEMBERS.len()],
     tracepoints: Vec<(&'static str, Prototype)>,
     /// Ids of the functions that stand for iterators.
     iterators: Vec<(&'static str, u32)>,
+    /// Why there are no types, where there are none: typed tracepoints need them.
+    untyped: Option<String>,
+    /// Classic tracepoints: `Err` with the reason where the record is not known.
+    records: BTreeMap<&'static str, Result<(), String>>,
 }
 
 impl Layout {
-    /// Reads the BTF file at `path`; `hooks` are the tracepoints that programs use.
+    /// Reads what the host below `root` says; `hooks` are the tracepoints that programs
+    /// use. Without types, classic tracepoints are left.
     ///
     /// # Errors
     ///
-    /// One sentence why there is no layout to be had.
-    pub(super) fn read(path: &Path, hooks: &BTreeSet<&'static str>) -> Result<Self, String> {
+    /// One sentence why there is neither types nor records to be had.
+    pub(super) fn read(root: &Root, hooks: &BTreeSet<&'static str>) -> Result<Self, String> {
+        let mut layout = Self::typed(&root.path(TYPES), hooks).unwrap_or_else(Self::untyped);
+        layout.read_records(&Tracefs::new(root), hooks);
+        match &layout.untyped {
+            Some(reason) if layout.records.values().all(Result::is_err) => {
+                let records = layout.records.into_values().find_map(Result::err);
+                Err([Some(reason.clone()), records]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join("; "))
+            }
+            _ => Ok(layout),
+        }
+    }
+
+    fn typed(path: &Path, hooks: &BTreeSet<&'static str>) -> Result<Self, String> {
         let data = std::fs::read(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => format!(
                 "this kernel does not describe its types ({} is missing): it needs CONFIG_DEBUG_INFO_BTF=y",
@@ -57,26 +86,37 @@ impl Layout {
         })
     }
 
+    fn untyped(reason: String) -> Self {
+        Self {
+            offsets: [0; MEMBERS.len()],
+            settings: Settings::default(),
+            fields: [0; FIELDS.len()],
+            names: Names::default(),
+            present: [false; MEMBERS.len()],
+            tracepoints: Vec::new(),
+            iterators: Vec::new(),
+            untyped: Some(reason),
+            records: BTreeMap::new(),
+        }
+    }
+
     fn parse(data: Vec<u8>, hooks: &BTreeSet<&'static str>) -> Result<Self, btf::Error> {
-        let definitions: Vec<String> = hooks.iter().map(|hook| type_of(hook)).collect();
+        let hooks = hooks.iter().filter(|hook| !is_classic(hook));
+        let definitions: Vec<String> = hooks.clone().map(|hook| type_of(hook)).collect();
         let structures = MEMBERS.iter().filter_map(|m| m.path.split('.').next());
         let iterators = ITERATORS.map(function_of);
         let names = definitions.iter().chain(&iterators).map(String::as_str);
         let btf = Btf::parse(data, names.chain(structures).chain(Names::TYPES))?;
 
         let mut layout = Self {
-            offsets: [0; MEMBERS.len()],
-            settings: Settings::default(),
             names: Names::read(&btf),
-            present: [false; MEMBERS.len()],
-            tracepoints: hooks
-                .iter()
-                .filter_map(|hook| Some((*hook, btf.tracepoint(hook)?)))
-                .collect(),
+            tracepoints: hooks.filter_map(|hook| Some((*hook, btf.tracepoint(hook)?))).collect(),
             iterators: ITERATORS
                 .iter()
                 .filter_map(|name| Some((*name, btf.function(&function_of(name))?)))
                 .collect(),
+            untyped: None,
+            ..Self::untyped(String::new())
         };
         let slots = layout.offsets.iter_mut().zip(&mut layout.present);
         for (member, (offset, present)) in MEMBERS.iter().zip(slots) {
@@ -89,6 +129,26 @@ impl Layout {
             .names
             .keep(layout.settings.drop_has_reason == 1, layout.settings.reset_has_reason == 1);
         Ok(layout)
+    }
+
+    /// Finds the fields of the classic tracepoints among `hooks`.
+    fn read_records(&mut self, tracefs: &Tracefs, hooks: &BTreeSet<&'static str>) {
+        for event in hooks.iter().filter(|hook| is_classic(hook)) {
+            let fields = tracefs.fields(event);
+            if let Ok(fields) = &fields {
+                for (slot, wanted) in self.fields.iter_mut().zip(FIELDS) {
+                    let is_it = |field: &&Field| {
+                        field.name == wanted.name
+                            && field.holds == Holds::Value
+                            && (wanted.bytes == 0 || field.bytes == wanted.bytes)
+                    };
+                    if wanted.event == *event {
+                        *slot = fields.iter().find(is_it).map_or(0, |field| field.offset);
+                    }
+                }
+            }
+            self.records.insert(event, fields.map(drop));
+        }
     }
 
     /// Whether the kernel has the member of `path`, of the expected size.
@@ -110,6 +170,7 @@ impl Layout {
         let members = program.members.concat();
         match program.kind {
             Kind::Typed => self.lacks(hook, &members),
+            Kind::Classic => self.lacks_record(hook, &members),
             Kind::Raw => self.lacks_member(&members),
             Kind::Iterator if self.iterators.iter().any(|(name, _)| *name == hook) => {
                 self.lacks_member(&members).or_else(|| self.lacks_state())
@@ -132,6 +193,9 @@ impl Layout {
     /// `None` when nothing.
     #[must_use]
     pub(super) fn lacks(&self, hook: &str, members: &[&str]) -> Option<String> {
+        if let Some(reason) = &self.untyped {
+            return Some(reason.clone());
+        }
         if self.tracepoint(hook).is_none() {
             return Some(format!("this kernel has no tracepoint {hook}"));
         }
@@ -153,6 +217,21 @@ impl Layout {
         None
     }
 
+    fn lacks_record(&self, event: &str, fields: &[&str]) -> Option<String> {
+        match self.records.get(event) {
+            Some(Ok(())) => {}
+            Some(Err(reason)) => return Some(reason.clone()),
+            None => return Some(format!("this kernel has no tracepoint {event}")),
+        }
+        let has = |path: &str| {
+            FIELDS.iter().zip(self.fields).any(|(field, offset)| {
+                offset > 0 && path.split_once(':') == Some((field.event, field.name))
+            })
+        };
+        let missing = fields.iter().find(|path| !has(path))?;
+        Some(format!("this kernel's record field {missing} is missing or of another size"))
+    }
+
     /// BTF data for a loader that has to look up the tracepoints and iterators, and no
     /// more.
     #[must_use]
@@ -164,7 +243,7 @@ impl Layout {
         btf::sparse(&types, &functions)
     }
 
-    fn prototype(&self, hook: &str) -> Option<&Prototype> {
+    pub(super) fn prototype(&self, hook: &str) -> Option<&Prototype> {
         self.tracepoints.iter().find(|(name, _)| *name == hook).map(|(_, p)| p)
     }
 
@@ -238,14 +317,7 @@ mod tests {
             .into_iter()
             .map(|(hook, arguments)| (hook, Prototype { id: 1, arguments }))
             .collect();
-        let mut layout = Layout {
-            offsets: [0; MEMBERS.len()],
-            settings: Settings::default(),
-            names: Names::default(),
-            present: [false; MEMBERS.len()],
-            tracepoints,
-            iterators: Vec::new(),
-        };
+        let mut layout = Layout { tracepoints, untyped: None, ..Layout::untyped(String::new()) };
         for (slot, member) in layout.present.iter_mut().zip(MEMBERS) {
             *slot = present.contains(&member.path);
         }

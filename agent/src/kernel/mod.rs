@@ -13,6 +13,10 @@ mod counted;
 mod depths;
 mod events;
 mod fdinfo;
+#[cfg(test)]
+mod fixtures;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod layout;
 mod names;
 mod object;
@@ -22,6 +26,7 @@ mod programs;
 mod reason;
 mod size;
 mod tables;
+mod tracefs;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -50,6 +55,12 @@ pub use names::Names;
 pub use preempt::Preempt;
 pub use programs::readers;
 
+/// Whether a program of this variant runs on kernels that do not describe their types.
+#[must_use]
+pub fn needs_no_types(variant: &str) -> bool {
+    variant == programs::CLASSIC
+}
+
 /// What to load, and how large.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -57,8 +68,8 @@ pub struct Options {
     pub unit_slots: usize,
     /// Most memory that all maps together may take.
     pub map_limit_bytes: u64,
-    /// Programs not to load, by name ("sched_process_exit"), or one form of a program
-    /// ("sched_switch/sched_info").
+    /// Programs not to load, by name ("sched_process_exit"), one form of a program
+    /// ("sched_switch/sched_info"), or all forms of a kind ("tp_btf", "tracepoint").
     pub disabled: Vec<String>,
     /// For tests only: what the programs are told wrongly.
     pub mutate: Vec<Mutation>,

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::trace_point::TracePointLinkId;
 use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use holdfast_agent_ebpf::offsets::MEMBERS;
@@ -34,6 +35,7 @@ const OBJECT_VARIABLE: &str = "HOLDFAST_EBPF_OBJECT";
 enum Link {
     Typed(BtfTracePointLinkId),
     Raw(RawTracePointLinkId),
+    Classic(TracePointLinkId),
     /// Nothing calls it but our own passes.
     Pass,
 }
@@ -65,9 +67,9 @@ impl Object {
     ///
     /// One sentence why nothing at all can be loaded.
     pub(super) fn load(options: &Options, size: Size, root: &Root) -> Result<Self, String> {
-        let typed = programs().filter(|program| program.kind == Kind::Typed);
-        let hooks: BTreeSet<_> = typed.map(|program| program.hook).collect();
-        let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
+        let hooked = |program: &&Program| matches!(program.kind, Kind::Typed | Kind::Classic);
+        let hooks: BTreeSet<_> = programs().filter(hooked).map(|program| program.hook).collect();
+        let mut layout = Layout::read(root, &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
         layout.settings.blame_rows = size.blame_rows;
@@ -196,6 +198,11 @@ impl Object {
 
     /// Takes the first form that works, or says why each does not.
     fn choose(&mut self, forms: &[Form], layout: &Layout, options: &Options, root: &Root) {
+        let runs = |name| self.running.iter().any(|(running, _)| *running == name);
+        if forms.iter().flat_map(|form| form.programs).all(|program| runs(program.name)) {
+            // A form of something else has brought it along.
+            return;
+        }
         let mut refusals: Vec<String> = Vec::new();
         for form in forms.iter().filter(|form| (form.fits)(&layout.settings)) {
             match self.load_form(form, layout, options, root) {
@@ -211,6 +218,8 @@ impl Object {
                     }
                     return;
                 }
+                // Forms often share what they lack.
+                Err(refusal) if refusals.contains(&refusal) => {}
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -231,7 +240,12 @@ impl Object {
         let short = form.variant.rsplit(' ').next().unwrap_or_default();
         for program in form.programs {
             let name = program.name;
-            if options.disabled.iter().any(|d| *d == name || *d == format!("{name}/{short}")) {
+            let is_off = |d: &String| {
+                *d == name
+                    || *d == format!("{name}/{short}")
+                    || form.variant.split(' ').next() == Some(d)
+            };
+            if options.disabled.iter().any(is_off) {
                 return Err(format!("{} is disabled in the configuration", form.variant));
             }
             if let Some(missing) = layout.program_lacks(program) {
@@ -245,6 +259,7 @@ impl Object {
                     let _ = match self.ebpf.program_mut(started.function) {
                         Some(Loaded::BtfTracePoint(program)) => program.unload(),
                         Some(Loaded::RawTracePoint(program)) => program.unload(),
+                        Some(Loaded::TracePoint(program)) => program.unload(),
                         _ => Ok(()),
                     };
                 }
@@ -259,6 +274,7 @@ impl Object {
         let load = |loaded: &mut Loaded| match loaded {
             Loaded::BtfTracePoint(loaded) => loaded.load(hook, types),
             Loaded::RawTracePoint(loaded) => loaded.load(),
+            Loaded::TracePoint(loaded) => loaded.load(),
             Loaded::Iter(loaded) => loaded.load(hook, types),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
@@ -277,6 +293,11 @@ impl Object {
         let link = match loaded {
             Loaded::BtfTracePoint(loaded) => Link::Typed(loaded.attach()?),
             Loaded::RawTracePoint(loaded) => Link::Raw(loaded.attach(program.hook)?),
+            Loaded::TracePoint(loaded) => {
+                let (group, name) =
+                    program.hook.split_once('/').ok_or(ProgramError::UnexpectedProgramType)?;
+                Link::Classic(loaded.attach(group, name)?)
+            }
             Loaded::Iter(loaded) => {
                 self.task_pass = Some(Pass::attach(loaded.fd()?.as_fd())?);
                 Link::Pass
@@ -294,6 +315,7 @@ impl Object {
         let _ = match (self.ebpf.program_mut(function), link) {
             (Some(Loaded::BtfTracePoint(program)), Link::Typed(link)) => program.detach(link),
             (Some(Loaded::RawTracePoint(program)), Link::Raw(link)) => program.detach(link),
+            (Some(Loaded::TracePoint(program)), Link::Classic(link)) => program.detach(link),
             (_, Link::Pass) => {
                 self.task_pass = None;
                 Ok(())
@@ -359,6 +381,7 @@ fn create(layout: &Layout, options: &Options, size: Size, root: &Root) -> Result
         .btf(None)
         .allow_unsupported_maps()
         .override_global(globals::OFFSETS, offsets.as_slice(), true)
+        .override_global(globals::FIELDS, layout.fields.as_slice(), true)
         .override_global(globals::SETTINGS, settings.as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
         .map_max_entries(maps::IRQS, size.cpus)

@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Typed,
     /// To a tracepoint by its name; its arguments have no types.
     Raw,
+    /// To a tracepoint through its record, which tracefs describes.
+    Classic,
     /// To nothing: the agent runs it, once for each thing of a kind.
     Iterator,
 }
@@ -22,11 +24,12 @@ pub(super) struct Program {
     pub(super) name: &'static str,
     /// Its function in the object.
     pub(super) function: &'static str,
-    /// The tracepoint it hangs on, or what it is run for.
+    /// The tracepoint it hangs on ("group/name" for a classic one), or what it is run for.
     pub(super) hook: &'static str,
     /// How it is attached.
     pub(super) kind: Kind,
-    /// Groups of kernel members it reads.
+    /// Groups of what it reads: members of kernel structures ("structure.member"), or
+    /// fields of a classic tracepoint's record ("group/name:field").
     pub(super) members: &'static [&'static [&'static str]],
     /// Maps it uses.
     pub(super) maps: &'static [&'static str],
@@ -46,10 +49,22 @@ pub(super) struct Form {
     pub(super) drawback: &'static str,
 }
 
+/// The variant of forms that need no types, and so run at level 1.
+pub(super) const CLASSIC: &str = "tracepoint";
+
 impl Form {
     const fn plain(programs: &'static [Program]) -> Self {
         Self { variant: "tp_btf", fits: |_| true, programs, drawback: "" }
     }
+
+    const fn classic(programs: &'static [Program], drawback: &'static str) -> Self {
+        Self { variant: CLASSIC, fits: |_| true, programs, drawback }
+    }
+}
+
+/// Whether `hook` is a classic tracepoint, whose record tracefs describes.
+pub(super) fn is_classic(hook: &str) -> bool {
+    hook.contains('/')
 }
 
 /// The program that does nothing, for benchmarks.
@@ -96,6 +111,21 @@ const FAULTS: &[&str] = &["task_struct.maj_flt", "signal_struct.maj_flt"];
 const TASK: &[&str] =
     &["task_struct.pid", "task_struct.tgid", "task_struct.signal", "signal_struct.live.counter"];
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
+
+const COMPLETED: &[&str] = &[
+    "block/block_rq_complete:dev",
+    "block/block_rq_complete:sector",
+    "block/block_rq_complete:nr_sector",
+    "block/block_rq_complete:error",
+    "block/block_rq_complete:rwbs",
+];
+const STATE: &[&str] = &[
+    "sock/inet_sock_set_state:skaddr",
+    "sock/inet_sock_set_state:oldstate",
+    "sock/inet_sock_set_state:newstate",
+    "sock/inet_sock_set_state:protocol",
+];
+const RESETS: &str = "without types, resets are counted for the host only";
 
 const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS, maps::PREEMPT];
 const BLOCK_MAPS: &[&str] = &[maps::BLOCK, maps::DEVICES, maps::UNIT_DISK, maps::UNIT_BLOCK];
@@ -210,6 +240,86 @@ pub(super) const CHOICES: &[&[Form]] = &[
             )],
             drawback: "",
         },
+        Form::classic(
+            &[
+                Program {
+                    name: "block_rq_issue",
+                    function: "classic_rq_issue",
+                    hook: "block/block_rq_issue",
+                    kind: Kind::Classic,
+                    members: &[&["block/block_rq_issue:dev", "block/block_rq_issue:sector"]],
+                    maps: &[maps::ISSUED],
+                },
+                Program {
+                    name: "block_rq_complete",
+                    function: "classic_rq_complete",
+                    hook: "block/block_rq_complete",
+                    kind: Kind::Classic,
+                    members: &[COMPLETED],
+                    maps: &[maps::BLOCK, maps::DEVICES, maps::ISSUED],
+                },
+            ],
+            "without types, latency is that of the device alone, without the time in its queue",
+        ),
+    ],
+    &[
+        Form::plain(&[
+            on("mm_vmscan_direct_reclaim_begin", "reclaim_begin", &[], &[maps::RECLAIMING]),
+            on("mm_vmscan_direct_reclaim_end", "reclaim_end", &[], &[maps::RECLAIM, maps::UNITS]),
+        ]),
+        Form::classic(
+            &[
+                Program {
+                    name: "reclaim_begin",
+                    function: "classic_reclaim_begin",
+                    hook: "vmscan/mm_vmscan_direct_reclaim_begin",
+                    kind: Kind::Classic,
+                    members: &[],
+                    maps: &[maps::RECLAIMING],
+                },
+                Program {
+                    name: "reclaim_end",
+                    function: "classic_reclaim_end",
+                    hook: "vmscan/mm_vmscan_direct_reclaim_end",
+                    kind: Kind::Classic,
+                    members: &[],
+                    maps: &[maps::RECLAIM, maps::UNITS],
+                },
+            ],
+            "",
+        ),
+    ],
+    &[
+        Form::plain(&[
+            on("mm_vmscan_memcg_reclaim_begin", "cgroup_reclaim_begin", &[], &[maps::RECLAIMING]),
+            on(
+                "mm_vmscan_memcg_reclaim_end",
+                "cgroup_reclaim_end",
+                &[],
+                &[maps::RECLAIM, maps::UNITS],
+            ),
+        ]),
+        Form::classic(
+            &[
+                Program {
+                    name: "cgroup_reclaim_begin",
+                    function: "classic_cgroup_reclaim_begin",
+                    hook: "vmscan/mm_vmscan_memcg_reclaim_begin",
+                    kind: Kind::Classic,
+                    members: &[],
+                    maps: &[maps::RECLAIMING],
+                },
+                Program {
+                    name: "cgroup_reclaim_end",
+                    function: "classic_cgroup_reclaim_end",
+                    hook: "vmscan/mm_vmscan_memcg_reclaim_end",
+                    kind: Kind::Classic,
+                    members: &[],
+                    maps: &[maps::RECLAIM, maps::UNITS],
+                },
+            ],
+            "",
+        ),
     ],
     &[
         Form {
@@ -235,14 +345,6 @@ pub(super) const CHOICES: &[&[Form]] = &[
             drawback: "requests are not charged to cgroups of version 2 here (it takes CONFIG_BLK_CGROUP and the io controller there), so what is written back later is charged to no unit",
         },
     ],
-    &[Form::plain(&[
-        on("mm_vmscan_direct_reclaim_begin", "reclaim_begin", &[], &[maps::RECLAIMING]),
-        on("mm_vmscan_direct_reclaim_end", "reclaim_end", &[], &[maps::RECLAIM, maps::UNITS]),
-    ])],
-    &[Form::plain(&[
-        on("mm_vmscan_memcg_reclaim_begin", "cgroup_reclaim_begin", &[], &[maps::RECLAIMING]),
-        on("mm_vmscan_memcg_reclaim_end", "cgroup_reclaim_end", &[], &[maps::RECLAIM, maps::UNITS]),
-    ])],
     &[
         Form {
             variant: "tp_btf task",
@@ -261,6 +363,17 @@ pub(super) const CHOICES: &[&[Form]] = &[
             )],
             drawback: "this kernel's hook gives the victim's process id only, so kills are counted once the process has ended, by sched_process_exit",
         },
+        Form::classic(
+            &[Program {
+                name: "oom_mark_victim",
+                function: "classic_mark_victim",
+                hook: "oom/mark_victim",
+                kind: Kind::Classic,
+                members: &[&["oom/mark_victim:pid"]],
+                maps: PROCESS_MAPS,
+            }],
+            "without types, only the victim's process id is known, so kills are counted for the host, not for units",
+        ),
     ],
     &[Form::plain(&[
         on(
@@ -331,12 +444,25 @@ pub(super) const CHOICES: &[&[Form]] = &[
             )
         },
     ],
-    &[Form::plain(&[on(
-        "tcp_retransmit_skb",
-        "tcp_retransmit_skb",
-        &[SOCKET, &["sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"]],
-        SOCKET_MAPS,
-    )])],
+    &[
+        Form::plain(&[on(
+            "tcp_retransmit_skb",
+            "tcp_retransmit_skb",
+            &[SOCKET, &["sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"]],
+            SOCKET_MAPS,
+        )]),
+        Form::classic(
+            &[Program {
+                name: "tcp_retransmit_skb",
+                function: "classic_retransmit",
+                hook: "tcp/tcp_retransmit_skb",
+                kind: Kind::Classic,
+                members: &[],
+                maps: SOCKET_MAPS,
+            }],
+            "without types, retransmits are counted for the host only, and several segments sent again at once as one",
+        ),
+    ],
     &[
         Form {
             variant: "tp_btf reason",
@@ -360,14 +486,70 @@ pub(super) const CHOICES: &[&[Form]] = &[
             )],
             drawback: "this kernel gives no reason for the resets it sends",
         },
+        Form::classic(
+            &[Program {
+                name: "tcp_send_reset",
+                function: "classic_send_reset",
+                hook: "tcp/tcp_send_reset",
+                kind: Kind::Classic,
+                members: &[],
+                maps: SOCKET_MAPS,
+            }],
+            RESETS,
+        ),
     ],
-    &[Form::plain(&[on("tcp_receive_reset", "tcp_receive_reset", &[SOCKET], SOCKET_MAPS)])],
-    &[Form::plain(&[on(
-        "inet_sock_set_state",
-        "inet_sock_set_state",
-        &[SOCKET, &["sock.sk_protocol", "sock.sk_err"]],
-        &[maps::TCP, maps::UNITS, maps::CONNECTS, maps::TCP_REASONS],
-    )])],
+    &[
+        Form::plain(&[on("tcp_receive_reset", "tcp_receive_reset", &[SOCKET], SOCKET_MAPS)]),
+        Form::classic(
+            &[Program {
+                name: "tcp_receive_reset",
+                function: "classic_receive_reset",
+                hook: "tcp/tcp_receive_reset",
+                kind: Kind::Classic,
+                members: &[],
+                maps: SOCKET_MAPS,
+            }],
+            RESETS,
+        ),
+    ],
+    &[
+        Form::plain(&[on(
+            "inet_sock_set_state",
+            "inet_sock_set_state",
+            &[SOCKET, &["sock.sk_protocol", "sock.sk_err"]],
+            &[maps::TCP, maps::UNITS, maps::CONNECTS, maps::TCP_REASONS],
+        )]),
+        Form::classic(
+            &[Program {
+                name: "inet_sock_set_state",
+                function: "classic_set_state",
+                hook: "sock/inet_sock_set_state",
+                kind: Kind::Classic,
+                members: &[STATE],
+                maps: &[maps::TCP, maps::UNITS, maps::CONNECTING],
+            }],
+            "without types, it is not known why a connect failed, and one that its caller gave up counts as failed",
+        ),
+    ],
+    &[
+        Form::plain(&[on(
+            "sched_process_exit",
+            "sched_process_exit",
+            &[STATUS, NAME, FAULTS, &["task_struct.pid"], CGROUP],
+            PROCESS_MAPS,
+        )]),
+        Form::classic(
+            &[Program {
+                name: "sched_process_exit",
+                function: "classic_process_exit",
+                hook: "sched/sched_process_exit",
+                kind: Kind::Classic,
+                members: &[],
+                maps: PROCESS_MAPS,
+            }],
+            "without types, ends of processes are counted, but not by what they ended",
+        ),
+    ],
     &[Form::plain(&[on("sock_exceed_buf_limit", "sock_exceed_buf_limit", &[SOCKET], SOCKET_MAPS)])],
     &[Form::plain(&[on("sock_rcvqueue_full", "sock_rcvqueue_full", &[SOCKET], SOCKET_MAPS)])],
     &[Form::plain(&[on(
@@ -390,12 +572,6 @@ pub(super) const CHOICES: &[&[Form]] = &[
             drawback: "this kernel gives no reason for the packets it drops, so they are counted for the host only",
         },
     ],
-    &[Form::plain(&[on(
-        "sched_process_exit",
-        "sched_process_exit",
-        &[STATUS, NAME, FAULTS, &["task_struct.pid"], CGROUP],
-        PROCESS_MAPS,
-    )])],
     &[Form::plain(&[on("sched_process_exec", "sched_process_exec", &[CGROUP], FORK_MAPS)])],
     &[Form::plain(&[on(
         "sched_process_fork",
@@ -426,6 +602,7 @@ pub fn readers(path: &str) -> Vec<(&'static str, &'static str)> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use holdfast_agent_ebpf::fields::FIELDS;
     use holdfast_agent_ebpf::offsets::MEMBERS;
 
     use super::*;
@@ -439,9 +616,16 @@ mod tests {
             .flat_map(|program| program.members.iter().flat_map(|group| group.iter().copied()))
             // Alternatives for the previous task's state: see `Layout::lacks`.
             .chain(["task_struct.__state", "task_struct.state"])
+            .map(str::to_owned)
+            // Those that a program does without where the kernel does not have them.
+            .chain(
+                ["tcp/tcp_retransmit_skb:err", "sched/sched_process_exit:group_dead"]
+                    .map(Into::into),
+            )
             .collect();
-        let known: BTreeSet<_> = MEMBERS.iter().map(|member| member.path).collect();
-        assert_eq!(read, known);
+        let members = MEMBERS.iter().map(|member| member.path.to_owned());
+        let fields = FIELDS.iter().map(|field| format!("{}:{}", field.event, field.name));
+        assert_eq!(read, members.chain(fields).collect::<BTreeSet<_>>());
     }
 
     #[test]
@@ -449,6 +633,10 @@ mod tests {
         for forms in CHOICES {
             let names: BTreeSet<_> = forms.iter().map(|form| form.variant).collect();
             assert_eq!(names.len(), forms.len(), "{names:?}");
+            // Probes ask for programs by name, whatever the form.
+            let last: BTreeSet<_> =
+                forms.iter().filter_map(|form| Some(form.programs.last()?.name)).collect();
+            assert_eq!(last.len(), 1, "{last:?}");
         }
     }
 }

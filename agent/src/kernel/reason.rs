@@ -46,6 +46,11 @@ pub(super) fn explain_attach(
         let hook = program.hook;
         return format!("this kernel has no tracepoint {hook} now: its module may not be loaded");
     }
+    if program.kind == Kind::Classic
+        && let Some(reason) = perf_forbidden(error, root)
+    {
+        return reason;
+    }
     explain(error, root)
 }
 
@@ -72,6 +77,29 @@ pub(super) fn explain(error: &(dyn Error + 'static), root: &Root) -> String {
 fn number(error: &(dyn Error + 'static)) -> Option<i32> {
     chain(error).find_map(|e| e.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error)
 }
+
+/// Why a classic tracepoint may not be attached: that goes through perf events, which
+/// many distributions forbid to all but CAP_SYS_ADMIN. `None` when it is not that.
+pub(super) fn perf_forbidden(error: &(dyn Error + 'static), root: &Root) -> Option<String> {
+    let refused = chain(error).filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| {
+        matches!(
+            e.raw_os_error().map(nix::errno::Errno::from_raw),
+            Some(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM)
+        )
+    });
+    let path = "proc/sys/kernel/perf_event_paranoid";
+    let level: i32 = std::fs::read_to_string(root.path(path)).ok()?.trim().parse().ok()?;
+    (refused && level > PERF_PARANOID).then(|| {
+        format!(
+            "classic tracepoints are closed to the agent, because kernel.perf_event_paranoid is \
+             {level}: set it to {PERF_PARANOID}, or give the agent CAP_SYS_ADMIN"
+        )
+    })
+}
+
+/// The highest `kernel.perf_event_paranoid` at which CAP_PERFMON opens perf events. What
+/// is above is Debian's own.
+const PERF_PARANOID: i32 = 2;
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |e| <dyn Error>::source(*e))
@@ -136,6 +164,21 @@ mod tests {
         assert!(say(12).contains("memory limit"));
         assert!(say(22).contains("verifier"));
         assert!(!say(2).contains("os error 1"));
+    }
+
+    #[test]
+    fn closed_perf_events_are_told_from_other_refusals() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("proc/sys/kernel");
+        std::fs::create_dir_all(&folder).unwrap();
+        let root = Root::new(dir.path());
+        let why = |number| perf_forbidden(&io::Error::from_raw_os_error(number), &root);
+        assert_eq!(why(13), None, "not known");
+        std::fs::write(folder.join("perf_event_paranoid"), "3\n").unwrap();
+        assert!(why(13).unwrap().contains("perf_event_paranoid is 3"));
+        assert_eq!(why(22), None);
+        std::fs::write(folder.join("perf_event_paranoid"), "2\n").unwrap();
+        assert_eq!(why(13), None);
     }
 
     #[test]

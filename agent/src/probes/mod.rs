@@ -70,7 +70,8 @@ pub struct Spec {
     pub name: &'static str,
     /// What it watches, in one sentence.
     pub doc: &'static str,
-    /// 0: files only. 2: eBPF with kernel BTF.
+    /// 0: files only. 2: eBPF with kernel BTF; shown as 1 while all its programs run in
+    /// forms that do without.
     pub level: u8,
     /// eBPF programs it reads, by program name; empty at level 0.
     pub programs: &'static [&'static str],

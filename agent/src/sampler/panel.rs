@@ -4,7 +4,7 @@ use holdfast_core::clock::BootTime;
 
 use crate::conditions::Evidence;
 use crate::frame::Frame;
-use crate::kernel::{Kernel, ProgramCost, State as ProgramState};
+use crate::kernel::{Kernel, ProgramCost, State as ProgramState, needs_no_types};
 use crate::probes::{Context, PROBES, Probe, Spec};
 use crate::report::{ProbeCost, ProbeStatus, ProgramStatus, Proof, State};
 
@@ -163,7 +163,7 @@ impl Entry {
             name: self.spec.name,
             state,
             reason,
-            level: self.spec.level,
+            level: level(self.spec, &programs),
             depth: None,
             programs,
             proof: self.proof.clone(),
@@ -171,11 +171,39 @@ impl Entry {
     }
 }
 
+/// What the running programs really need of the kernel: less than the probe would like
+/// where all of them run in a form without types.
+fn level(spec: &Spec, programs: &[ProgramStatus]) -> u8 {
+    let running = || programs.iter().filter(|program| program.state == State::Active);
+    let untyped = running().count() > 0 && running().all(|p| needs_no_types(p.variant));
+    if untyped { spec.level.min(1) } else { spec.level }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::Root;
     use crate::losses::Losses;
+
+    #[test]
+    fn a_probe_without_types_is_of_level_1() {
+        let program = |variant, state| ProgramStatus {
+            name: "p",
+            variant,
+            state,
+            reason: String::new(),
+            map_bytes: 0,
+            events_per_second: None,
+            ns_per_event: None,
+        };
+        let of = |programs: &[ProgramStatus]| {
+            PROBES.iter().filter(|spec| spec.level == 2).map(|spec| level(spec, programs)).max()
+        };
+        let classic = program("tracepoint", State::Active);
+        assert_eq!(of(&[]), Some(2));
+        assert_eq!(of(&[classic.clone(), program("tp_btf", State::Off)]), Some(1));
+        assert_eq!(of(&[classic, program("tp_btf", State::Active)]), Some(2));
+    }
 
     #[test]
     fn without_anything_every_probe_says_why() {

@@ -20,7 +20,7 @@ use nix::sys::stat::{major, minor};
 
 use crate::rig::{ROW, Rig, SLOT};
 
-const WRITES: u64 = 1_000;
+pub(crate) const WRITES: u64 = 1_000;
 const BLOCK: usize = 4096;
 const FILE_BLOCKS: u64 = 256;
 /// Seen a few times in a million completions, on a loaded host: the tracer sees one
@@ -285,7 +285,7 @@ fn writes(rig: &Rig) -> ((u64, u64), (u64, u64)) {
 }
 
 /// A file whose blocks are all written already, so that writing changes no metadata.
-fn filled(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn filled(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("blocks");
     fs::write(&path, vec![1u8; BLOCK * FILE_BLOCKS as usize])?;
     File::open(&path)?.sync_all()?;
@@ -299,7 +299,7 @@ fn open(path: &Path, flags: OFlag) -> Result<File> {
 
 /// What a thread knows of the time it waited for a disk, in nanoseconds.
 #[derive(Debug)]
-struct Spent {
+pub(crate) struct Spent {
     /// Without the time it was on a CPU.
     at_least: f64,
     /// With it: a part of that was spent on the way into a request.
@@ -308,7 +308,7 @@ struct Spent {
 
 /// Writes [`WRITES`] blocks, each to the medium, and says how long that took,
 /// without the time this thread waited for a CPU.
-fn write(path: &Path) -> Result<Spent> {
+pub(crate) fn write(path: &Path) -> Result<Spent> {
     let file = open(path, OFlag::O_DIRECT | OFlag::O_DSYNC)?;
     let mut page = Page::new();
     let (start, (ran, queued)) = (BootTime::now(), schedule()?);
@@ -367,7 +367,7 @@ impl Loop {
         Ok(Some(Self(device.trim().into())))
     }
 
-    fn number(&self) -> Result<String> {
+    pub(crate) fn number(&self) -> Result<String> {
         let device = fs::metadata(&self.0)?.rdev();
         Ok(format!("{}:{}", major(device), minor(device)))
     }

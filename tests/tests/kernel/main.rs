@@ -9,6 +9,7 @@
 mod attest;
 mod blame;
 mod block;
+mod classic;
 mod depth;
 mod detached;
 mod drops;

@@ -47,19 +47,23 @@ impl Rig {
     pub(crate) fn beside(disabled: &[&str]) -> Result<Self> {
         let disabled = disabled.iter().map(ToString::to_string).collect();
         let options = Options { disabled, ..Options::default() };
-        let root = Root::default();
-        let kernel = Kernel::start(&options, &root).map_err(|reason| anyhow!(reason))?;
+        Self::load(
+            &options,
+            &Root::default(),
+            &PROBES.iter().map(|spec| spec.name).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Loads what runs on the host below `root`, and opens the probes of `names`.
+    pub(crate) fn load(options: &Options, root: &Root, names: &[&str]) -> Result<Self> {
+        let kernel = Kernel::start(options, root).map_err(|reason| anyhow!(reason))?;
         let shape =
             Shape { units: kernel.unit_slots(), devices: kernel.device_rows(), interfaces: 1 };
         let losses = Losses::default();
-        let context = Context {
-            root: &root,
-            kernel: Ok(&kernel),
-            members: Err("no units here"),
-            losses: &losses,
-        };
+        let context =
+            Context { root, kernel: Ok(&kernel), members: Err("no units here"), losses: &losses };
         let mut probes = Vec::new();
-        for spec in PROBES.iter().filter(|spec| spec.level > 0) {
+        for spec in PROBES.iter().filter(|s| s.level > 0 && names.contains(&s.name)) {
             let probe = (spec.open)(&context).map_err(|reason| anyhow!("{}: {reason}", spec.name));
             probes.push((spec.name, probe?));
         }

@@ -12,6 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["holdfast-core", "holdfast-proto"]),
     ("packaging/manuals", &["holdfast-agent", "holdfast-collector", "holdfast-cli"]),
     ("xtask", &["holdfast-core"]),
+    ("fuzz", &["holdfast-agent"]),
     (
         "tests",
         &[
