@@ -15,7 +15,7 @@ use holdfast_agent_ebpf::offsets::MEMBERS;
 use super::btf::Argument;
 use super::btf::trim::{Wanted, trim};
 use super::layout::Layout;
-use super::programs::{CHOICES, is_classic};
+use super::programs::{CHOICES, Kind, is_classic};
 use crate::host::Root;
 
 /// Set by `cargo xtask fixtures`: a folder with what whole kernels say, from which the
@@ -99,7 +99,8 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
 
 fn hooks() -> BTreeSet<&'static str> {
     let programs = CHOICES.iter().flat_map(|forms| forms.iter()).flat_map(|form| form.programs);
-    programs.map(|program| program.hook).collect()
+    // What the agent runs by itself hangs on nothing.
+    programs.filter(|program| program.kind != Kind::Iterator).map(|program| program.hook).collect()
 }
 
 /// Events that classic forms hang on or read.
@@ -115,6 +116,7 @@ fn wanted() -> Wanted<'static> {
     Wanted {
         members: MEMBERS.iter().map(|member| member.path).collect(),
         tracepoints: hooks().into_iter().filter(|hook| !is_classic(hook)).collect(),
+        functions: vec!["bpf_iter_task"],
         enums: ENUMS.to_vec(),
     }
 }
@@ -149,7 +151,7 @@ fn refusal(form: &super::programs::Form, layout: &Layout) -> Option<String> {
     if !(form.fits)(&layout.settings) {
         return Some("made for other kernels".to_owned());
     }
-    form.programs.iter().find_map(|program| layout.lacks(program.hook, &program.members.concat()))
+    form.programs.iter().find_map(|program| layout.program_lacks(program))
 }
 
 /// What the agent makes of a kernel, line by line.

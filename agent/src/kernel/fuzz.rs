@@ -106,7 +106,12 @@ mod tests {
         let btf = Btf::parse(data.clone(), WANTED).unwrap();
         assert!(PATHS[..4].iter().all(|path| btf.member(path).is_some()));
         assert!(btf.tracepoint("sched_switch").is_some());
-        let wanted = trim::Wanted { members: PATHS.to_vec(), tracepoints: vec![], enums: vec![] };
+        let wanted = trim::Wanted {
+            members: PATHS.to_vec(),
+            tracepoints: vec![],
+            functions: vec![],
+            enums: vec![],
+        };
         assert!(trim::trim(data.clone(), &wanted).unwrap().len() < data.len());
     }
 }

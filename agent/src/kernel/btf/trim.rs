@@ -16,6 +16,8 @@ pub(in crate::kernel) struct Wanted<'a> {
     pub(in crate::kernel) members: Vec<&'a str>,
     /// Tracepoints.
     pub(in crate::kernel) tracepoints: Vec<&'a str>,
+    /// Functions, of which only the name is kept.
+    pub(in crate::kernel) functions: Vec<&'a str>,
     /// Enumerations, with all their values.
     pub(in crate::kernel) enums: Vec<&'a str>,
 }
@@ -25,13 +27,19 @@ pub(in crate::kernel) fn trim(data: Vec<u8>, wanted: &Wanted<'_>) -> Result<Vec<
     let definitions: Vec<_> =
         wanted.tracepoints.iter().map(|hook| format!("btf_trace_{hook}")).collect();
     let structures = wanted.members.iter().filter_map(|path| path.split('.').next());
-    let btf = Btf::parse(data, definitions.iter().map(String::as_str).chain(structures))?;
+    let names = definitions.iter().map(String::as_str).chain(wanted.functions.iter().copied());
+    let btf = Btf::parse(data, names.chain(structures))?;
     let mut cut = Cut { btf: &btf, kept: BTreeMap::new() };
     for path in &wanted.members {
         cut.member(path);
     }
     for definition in &definitions {
         cut.tracepoint(definition);
+    }
+    for name in &wanted.functions {
+        if let Some(id) = btf.function(name) {
+            cut.keep(id);
+        }
     }
     for name in &wanted.enums {
         cut.enumeration(name);
@@ -62,6 +70,10 @@ impl Cut<'_> {
     fn step(&mut self, id: u32, name: &str, depth: u32) -> Option<u32> {
         let id = self.behind(id)?;
         let ty = self.btf.get(id)?;
+        if ty.kind() == kind::ARRAY {
+            // An element, by its number.
+            return u32_at(&self.btf.data, ty.at + RECORD);
+        }
         if !matches!(ty.kind(), kind::STRUCT | kind::UNION) {
             return None;
         }
@@ -143,7 +155,7 @@ impl Cut<'_> {
         for _ in 0..DEPTH {
             let ty = self.btf.get(id)?;
             self.keep(id);
-            if ty.kind() == kind::PTR || !is_reference(ty) {
+            if matches!(ty.kind(), kind::PTR | kind::FUNC_PROTO) || !is_reference(ty) {
                 return Some(id);
             }
             id = ty.size_or_type;
@@ -222,6 +234,7 @@ fn is_reference(ty: Type) -> bool {
             | kind::VOLATILE
             | kind::CONST
             | kind::RESTRICT
+            | kind::FUNC
             | kind::FUNC_PROTO
             | kind::TYPE_TAG
     )
