@@ -114,14 +114,15 @@ fn field(line: &str) -> Option<Field> {
     Some(Field { name: name(declaration)?.to_owned(), offset, bytes, holds })
 }
 
-/// The name in a declaration: its last word, less the length of an array.
+/// The name in a declaration: its last word, less the length of an array. A word alone
+/// is a type.
 fn name(declaration: &str) -> Option<&str> {
     let mut declared = declaration.trim_end();
     while let Some(array) = declared.strip_suffix(']') {
         declared = array.get(..array.rfind('[')?)?.trim_end();
     }
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let start = declared.rfind(|c| !is_part(c)).map_or(0, |at| at + 1);
+    let start = declared.rfind(|c| !is_part(c))? + 1;
     // The byte before is a whole character only where it is ASCII: look instead of index.
     declared.get(start..).filter(|name| !name.is_empty())
 }

@@ -89,7 +89,7 @@ fn both_forms_see_the_same_writes() -> Result<()> {
         rig.watch_device(&number)?;
         rig.tick()?;
     }
-    write(&device.0)?;
+    write(device.path())?;
     for rig in [&mut typed, &mut classic] {
         rig.tick()?;
     }
