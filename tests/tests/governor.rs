@@ -53,8 +53,7 @@ async fn a_storm_costs_depth_and_no_more_than_the_budget() -> Result<()> {
     let reason = sched["reason"].as_str().unwrap_or_default();
     ensure!(sched["state"] != "active" && reason.contains("governor"), "{sched}");
     ensure!(reason.contains("budget 0.5 %"), "{reason}");
-    let lowered = depth_events(&collector, "agent.depth_lowered").await?;
-    let first = lowered.first().context("nobody was told")?;
+    let first = first_told(&collector, "agent.depth_lowered").await?;
     let field = |name: &str| {
         let field = first.field.iter().find(|field| field.name == name);
         field.map(|field| field.value.clone()).unwrap_or_default()
@@ -77,8 +76,7 @@ async fn a_storm_costs_depth_and_no_more_than_the_budget() -> Result<()> {
     })
     .await
     .with_context(|| agent.log())?;
-    let raised = depth_events(&collector, "agent.depth_raised").await?;
-    ensure!(!raised.is_empty(), "nobody was told");
+    first_told(&collector, "agent.depth_raised").await?;
     let series = collector.series("storm", "agent.ebpf.cost", "").await?;
     let points = series.iter().flat_map(|series| &series.point);
     let most = points.filter_map(|point| point.summary.as_ref()).map(|summary| summary.max);
@@ -106,8 +104,7 @@ async fn without_the_right_to_measure_events_are_counted_instead() -> Result<()>
     let note = cost["note"].as_str().unwrap_or_default();
     ensure!(cost["basis"] == "estimated" && cost["age_seconds"].is_null(), "{cost}");
     ensure!(note.contains("CAP_SYS_ADMIN"), "nothing says why: {cost}");
-    let lowered = depth_events(&collector, "agent.depth_lowered").await?;
-    let told = lowered.first().context("nobody was told")?;
+    let told = first_told(&collector, "agent.depth_lowered").await?;
     ensure!(told.message.contains("estimated"), "{told:?}");
     Ok(())
 }
@@ -117,10 +114,15 @@ fn probe<'a>(report: &'a Value, name: &str) -> Result<&'a Value> {
     probes.iter().find(|probe| probe["name"] == name).context("no such probe")
 }
 
-async fn depth_events(collector: &Collector, kind: &str) -> Result<Vec<Event>> {
-    let events = collector.events("").await?;
-    let events = events.iter().filter_map(|event| event.event.as_ref());
-    Ok(events.filter(|event| event.kind == kind).cloned().collect())
+/// The first event of this kind. It is on its way to the collector while the agent's own
+/// report says already what it tells of.
+async fn first_told(collector: &Collector, kind: &str) -> Result<Event> {
+    wait::until(&format!("{kind} is told"), async || {
+        let events = collector.events("").await?;
+        let mut events = events.into_iter().filter_map(|event| event.event);
+        Ok(events.find(|event| event.kind == kind))
+    })
+    .await
 }
 
 /// Two threads for each CPU, and as many again, that hand bytes back and forth.

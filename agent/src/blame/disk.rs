@@ -11,8 +11,8 @@ pub struct DiskUse {
     pub unit: usize,
     /// Nanoseconds that its requests took, all together.
     pub wait_ns: u64,
-    /// Its bytes in flight, integrated over time (bytes × nanoseconds); any measure
-    /// of how much it asked of the device does, if it is the same for all units.
+    /// Its bytes in flight, integrated over time (bytes × 1024 ns): what it asked of the
+    /// device, and for how long.
     pub byte_ns: u64,
 }
 

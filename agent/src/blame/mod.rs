@@ -51,7 +51,7 @@ pub struct Bounds {
     pub cpus: usize,
     /// Slots that the kernel's matrix of waits tells apart.
     pub rows: usize,
-    /// Device rows, row 0 included.
+    /// Device rows that the kernel side tells apart by unit, row 0 included.
     pub devices: usize,
 }
 

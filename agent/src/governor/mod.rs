@@ -28,7 +28,8 @@ pub const CALL_NS: f64 = 15.0;
 
 /// From this share of the budget on, depth is given up.
 const NEAR: f64 = 0.9;
-/// A step is given back when all would cost less than this share with it.
+/// A step is given back when all would cost less than this share with it, or with one
+/// further up: the next may be dearer than that, and is only passed through.
 const ROOMY: f64 = 0.7;
 /// Looks at a cost that is too high before something is done about it, so that one
 /// odd moment changes nothing.
@@ -363,25 +364,29 @@ impl Governor {
 
     /// Among the probes for whose next step there was room for long enough, the one
     /// that costs the least more gets it.
-    fn regain(&mut self, now: BootTime) -> Option<Move> {
-        let (before, room) = (self.cost(), ROOMY * self.options.budget_ns);
+    fn regain(&mut self, at: BootTime) -> Option<Move> {
+        let budget = self.options.budget_ns;
+        let before = self.cost();
         let mut best: Option<(usize, f64)> = None;
         for (index, probe) in self.probes.iter_mut().enumerate().filter(|(_, p)| p.at > 0) {
-            let more = probe.cost_at(probe.at - 1) - probe.cost();
-            if before + more >= room {
+            let now = probe.cost();
+            let more = probe.cost_at(probe.at - 1) - now;
+            let least =
+                (0..probe.at).map(|step| probe.cost_at(step)).fold(f64::INFINITY, f64::min) - now;
+            if before + least >= ROOMY * budget || before + more >= NEAR * budget {
                 probe.roomy = None;
                 continue;
             }
-            let since = *probe.roomy.get_or_insert(now);
-            if now.since(since) >= probe.wait && best.is_none_or(|(_, least)| more < least) {
+            let since = *probe.roomy.get_or_insert(at);
+            if at.since(since) >= probe.wait && best.is_none_or(|(_, least)| more < least) {
                 best = Some((index, more));
             }
         }
         let (index, _) = best?;
         if let Some(probe) = self.probes.get_mut(index) {
-            probe.raised = Some(now);
+            probe.raised = Some(at);
         }
-        self.take(index, -1, now, before)
+        self.take(index, -1, at, before)
     }
 
     fn take(&mut self, index: usize, by: isize, now: BootTime, cost: f64) -> Option<Move> {

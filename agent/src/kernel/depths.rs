@@ -2,12 +2,17 @@
 
 use std::sync::atomic::Ordering;
 
+use holdfast_agent_ebpf::cells::CpuCell;
 use holdfast_agent_ebpf::slots::DETAIL;
 use holdfast_agent_ebpf::{depth, maps};
 use holdfast_core::clock;
 
 use super::Kernel;
 use super::cells::load;
+
+/// When a turn began of which nothing is known: later than any time, so that it has
+/// lasted for no time yet.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Kernel {
     /// Whether the distributions of what happens in a cgroup are kept at depth
@@ -23,6 +28,10 @@ impl Kernel {
         let now = clock::monotonic_ns();
         let cpus = (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu));
         for cpu in cpus.filter(|cpu| load(&cpu.depth) != depth) {
+            if load(&cpu.depth) >= depth::SAMPLED {
+                // Turns were not followed.
+                forget_turns(cpu);
+            }
             cpu.changed.store(now, Ordering::Relaxed);
             cpu.depth.store(depth, Ordering::Release);
         }
@@ -47,15 +56,44 @@ impl Kernel {
     ///
     /// The kernel refuses it: one sentence. Then they stay shed.
     pub fn regain(&mut self, names: &[&str]) -> Result<(), String> {
-        // What they remembered is of another time: whoever ran then has long gone.
-        let waiting: Vec<_> = self.object.parked(names).flat_map(|p| p.maps).collect();
-        if waiting.contains(&&maps::CPUS) {
+        // What they remembered is of another time: whoever ran then has long gone, and
+        // what began then has ended unseen.
+        let waiting: Vec<_> = self.object.parked(names).collect();
+        let uses = |map| waiting.iter().any(|program| program.maps.contains(&map));
+        let back = |name| waiting.iter().any(|program| program.name == name);
+        if uses(maps::CPUS) {
+            let now = clock::monotonic_ns();
             for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.get(cpu)) {
                 cpu.running.store(0, Ordering::Relaxed);
+                cpu.skip.store(0, Ordering::Relaxed);
+                cpu.weight.store(0, Ordering::Relaxed);
+                cpu.changed.store(now, Ordering::Relaxed);
+                forget_turns(cpu);
             }
         }
-        if waiting.contains(&&maps::RECLAIMING) {
-            self.object.forget_stamps(maps::RECLAIMING);
+        if uses(maps::IRQS) {
+            // Devices' handlers may be back alone: what is under way of the others is lost.
+            for cpu in (0..self.irqs.len()).filter_map(|cpu| self.irqs.get(cpu)) {
+                cpu.soft_since.store(0, Ordering::Relaxed);
+                cpu.hard_since.store(0, Ordering::Relaxed);
+                cpu.skip.store(0, Ordering::Relaxed);
+                cpu.weight.store(0, Ordering::Relaxed);
+            }
+        }
+        // The same map holds stamps of both, those of compaction with an upper half.
+        let (reclaim, compaction) =
+            (back("reclaim_end") || back("cgroup_reclaim_end"), back("compaction_end"));
+        if reclaim || compaction {
+            self.object.forget::<u64, u64>(maps::RECLAIMING, |key| {
+                if key >> u32::BITS == 0 { reclaim } else { compaction }
+            });
+        }
+        if uses(maps::SYNCING) {
+            self.object.forget::<u32, u64>(maps::SYNCING, |_| true);
+        }
+        if back("sched_process_exit") {
+            // Their ends were not seen, and others may have got their ids.
+            self.object.forget::<u32, u8>(maps::VICTIMS, |_| true);
         }
         self.object.unpark(names, &self.root)
     }
@@ -68,5 +106,14 @@ impl Kernel {
         let runs = self.object.running.iter().any(|(name, _)| names.contains(name));
         let status = self.programs().iter().find(|status| status.name == shed.name);
         status.filter(|_| !runs).map(|status| status.reason.as_str())
+    }
+}
+
+/// Forgets who had a CPU: a wait that reaches back to then is charged to nobody by turns,
+/// and the agent divides it. While the programs follow no turns nobody else writes them.
+fn forget_turns(cpu: &CpuCell) {
+    cpu.turn_began.store(UNKNOWN, Ordering::Relaxed);
+    for turn in &cpu.turn {
+        turn.store(0, Ordering::Relaxed);
     }
 }

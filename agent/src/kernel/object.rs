@@ -10,7 +10,7 @@ use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::trace_point::TracePointLinkId;
 use aya::programs::{Program as Loaded, ProgramError};
-use aya::{Btf, Ebpf, EbpfLoader, Endianness};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness, Pod};
 use holdfast_agent_ebpf::offsets::MEMBERS;
 use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::settings::NAMES as SETTING_NAMES;
@@ -170,14 +170,14 @@ impl Object {
         Ok(())
     }
 
-    /// Empties hash `name` of thread ids and stamps.
-    pub(super) fn forget_stamps(&mut self, name: &str) {
-        let map = self.ebpf.map_mut(name).map(HashMap::<_, u64, u64>::try_from);
-        let Some(Ok(mut stamps)) = map else { return };
-        let threads: Vec<u64> = stamps.keys().filter_map(Result::ok).collect();
-        for thread in threads {
+    /// Removes the entries of hash `name` whose keys are `gone`.
+    pub(super) fn forget<K: Pod, V: Pod>(&mut self, name: &str, gone: impl Fn(K) -> bool) {
+        let map = self.ebpf.map_mut(name).map(HashMap::<_, K, V>::try_from);
+        let Some(Ok(mut entries)) = map else { return };
+        let keys: Vec<K> = entries.keys().filter_map(Result::ok).filter(|key| gone(*key)).collect();
+        for key in keys {
             // One that has gone meanwhile is forgotten just as well.
-            let _ = stamps.remove(&thread);
+            let _ = entries.remove(&key);
         }
     }
 

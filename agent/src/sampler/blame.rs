@@ -7,10 +7,7 @@ use holdfast_core::clock::BootTime;
 
 use super::Sampler;
 use crate::blame::{CpuSource, CpuUse, DiskUse, MemoryUse, Resource};
-use crate::catalogue::{
-    Owner, SignalId, UNIT_IO_READ, UNIT_IO_SOME, UNIT_IO_WRITE, UNIT_MEMORY, UNIT_MEMORY_SOME,
-    UNIT_RECLAIM,
-};
+use crate::catalogue::{Owner, SignalId, UNIT_MEMORY, UNIT_MEMORY_SOME, UNIT_RECLAIM, UNIT_RSS};
 use crate::frame::Frame;
 use crate::kernel::Kernel;
 use crate::kernel::cells::load;
@@ -18,11 +15,13 @@ use crate::report::{BlameReport, Culprit, ResourceBlame};
 
 /// Programs without which nothing is known about waits for a CPU.
 const SWITCH: &[&str] = &["sched_switch"];
+/// Programs without which nothing is known about whose requests a disk served: who they
+/// are of is known at their issue, how long they took at their completion.
+const REQUESTS: [&str; 2] = ["block_rq_issue", "block_rq_complete"];
 
 /// Whether the last tick told of any unit what blame is laid by.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Known {
-    disk: bool,
     memory: bool,
 }
 
@@ -52,15 +51,13 @@ impl Sampler {
         self.blame.begin(now, rows);
         if let Ok(kernel) = &self.kernel {
             self.blame.cpu(&kernel);
+            let devices = 0..kernel.shared_devices();
+            self.blame.disk(devices.flat_map(|device| {
+                (0..rows.len()).filter_map(move |unit| disk_use(kernel, device, unit))
+            }));
         }
         let mut known = Known::default();
-        let units = 1..rows.len();
-        self.blame.disk(units.clone().filter_map(|unit| {
-            let used = disk_use(frame, unit);
-            known.disk |= used.is_some();
-            used
-        }));
-        self.blame.memory(units.map(|unit| {
+        self.blame.memory((1..rows.len()).map(|unit| {
             let used = memory_use(frame, unit);
             known.memory |= used.bytes.is_some();
             used
@@ -98,25 +95,29 @@ impl Sampler {
                 Ok(kernel) => kernel.health(SWITCH).err(),
                 Err(reason) => Some(reason.clone()),
             },
-            Resource::Disk => (!self.blamed.disk)
-                .then(|| "nothing tells here how much each unit reads and writes".to_owned()),
+            Resource::Disk => match &self.kernel {
+                Ok(kernel) => REQUESTS.iter().find_map(|name| kernel.health(&[name]).err()),
+                Err(reason) => Some(reason.clone()),
+            },
             Resource::Memory => (!self.blamed.memory)
                 .then(|| "nothing tells here how much memory each unit has".to_owned()),
         }
     }
 }
 
-/// All devices are one: what units have read and written, and how long they stalled.
-fn disk_use(frame: &Frame, unit: usize) -> Option<DiskUse> {
-    let bytes = count(frame, UNIT_IO_READ, unit)? + count(frame, UNIT_IO_WRITE, unit)?;
-    let wait_ns = count(frame, UNIT_IO_SOME, unit)?;
-    Some(DiskUse { device: 0, unit, wait_ns, byte_ns: bytes })
+/// What `unit` had to do with a device; slot 0 is all that belongs to no unit, which
+/// keeps others waiting like any unit. `None` for slots that the programs do not know.
+fn disk_use(kernel: &Kernel, device: usize, unit: usize) -> Option<DiskUse> {
+    let cell = kernel.unit_block(device, unit)?;
+    let (wait_ns, byte_ns) = (load(&cell.wait_ns), load(&cell.in_flight));
+    Some(DiskUse { device, unit, wait_ns, byte_ns })
 }
 
+/// What is charged to the unit says more than what its processes have, where it is known.
 fn memory_use(frame: &Frame, unit: usize) -> MemoryUse {
     let reclaimed = frame.histogram(UNIT_RECLAIM, unit).map_or(0, |reclaim| reclaim.sum);
     let pressed = count(frame, UNIT_MEMORY_SOME, unit).unwrap_or_default();
-    let bytes = count(frame, UNIT_MEMORY, unit);
+    let bytes = count(frame, UNIT_MEMORY, unit).or_else(|| count(frame, UNIT_RSS, unit));
     MemoryUse { unit, stalled_ns: [reclaimed, pressed], bytes }
 }
 
@@ -154,14 +155,10 @@ mod tests {
     #[test]
     fn what_was_not_read_is_not_known() {
         let mut frame = Frame::new(Shape { units: 2, devices: 1, interfaces: 1 });
-        assert_eq!(disk_use(&frame, 1), None);
         assert_eq!(memory_use(&frame, 1).bytes, None);
-        frame.set(UNIT_IO_READ, 1, 3.0);
-        frame.set(UNIT_IO_WRITE, 1, 4.0);
-        frame.set(UNIT_IO_SOME, 1, 5.0);
+        frame.set(UNIT_RSS, 1, 7.0);
+        assert_eq!(memory_use(&frame, 1).bytes, Some(7));
         frame.set(UNIT_MEMORY, 1, 9.0);
-        let expected = DiskUse { device: 0, unit: 1, wait_ns: 5, byte_ns: 7 };
-        assert_eq!(disk_use(&frame, 1), Some(expected));
-        assert_eq!(memory_use(&frame, 1).bytes, Some(9));
+        assert_eq!(memory_use(&frame, 1).bytes, Some(9), "what is charged goes first");
     }
 }

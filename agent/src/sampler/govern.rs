@@ -20,8 +20,9 @@ use crate::report::{ProbeStatus, Severity, State};
 
 /// How long a window is. The kernel accounts for a tenth of the time at most.
 const WINDOW: Duration = Duration::from_millis(100);
-/// The probe whose programs know depths between full and off.
+/// The probes whose programs know depths between full and off.
 const SCHED: &str = "sched";
+const IRQ: &str = "irq";
 /// The program that does nothing.
 const EMPTY: &str = "empty";
 /// Runs of it in a window that tell what accounting costs.
@@ -142,8 +143,10 @@ impl Governing {
         match step.to.in_kernel() {
             None => kernel.shed(programs, &format!("shed by the governor: {reason}")),
             Some(depth) => {
-                if step.probe == SCHED {
-                    kernel.set_sched_depth(depth);
+                match step.probe {
+                    SCHED => kernel.set_sched_depth(depth),
+                    IRQ => kernel.set_irq_depth(depth),
+                    _ => {}
                 }
                 let refused = (step.from == Depth::Off).then(|| kernel.regain(programs));
                 if let Some(Err(refusal)) = refused {

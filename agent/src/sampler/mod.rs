@@ -182,7 +182,7 @@ impl Sampler {
             units: shape.units,
             cpus: kernel.as_ref().map_or(0, |kernel| kernel.sched().cpus()),
             rows: kernel.as_ref().map_or(0, |kernel| kernel.preempt().rows()),
-            devices: shape.devices,
+            devices: kernel.as_ref().map_or(0, Kernel::shared_devices),
         };
         Self {
             summarizer: Summarizer::new(&current),
