@@ -10,8 +10,9 @@ pub const GATED: u64 = 1;
 pub const HOST: u64 = 2;
 /// One event in [`SAMPLE`] is looked at and counts for all of them.
 pub const SAMPLED: u64 = 3;
-/// Counters only.
+/// Counters only; of sampled events, where to look at each would cost more than at
+/// depth [`SAMPLED`].
 pub const COUNTERS: u64 = 4;
 
-/// At depth [`SAMPLED`], one event in so many is looked at. A power of two.
+/// At depth [`SAMPLED`], one event in so many is looked at, in the mean. A power of two.
 pub const SAMPLE: u64 = 16;

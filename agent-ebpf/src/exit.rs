@@ -1,6 +1,6 @@
 //! Ends of processes: how many, by what, and an event for each that did not end well.
 
-use aya_ebpf::btf_maps::Array;
+use aya_ebpf::btf_maps::{Array, HashMap};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use holdfast_agent_ebpf::cells::ProcessCell;
@@ -16,6 +16,11 @@ use crate::support::units::{self, MAPPED};
 #[btf_map]
 pub static PROCESS: Array<ProcessCell, 1, MAPPED> = Array::new();
 
+/// Ids of processes that were chosen to be killed because memory ran out and have not
+/// ended yet; used only where the choice does not tell their unit.
+#[btf_map]
+pub static VICTIMS: HashMap<u32, u8, 64> = HashMap::new();
+
 /// `SIGNAL_GROUP_EXIT`: the whole process has one status.
 const GROUP_EXIT: u32 = 4;
 /// The part of a status that names the signal.
@@ -27,6 +32,9 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) {
     let task: Pointer = ctx.arg(0);
     // SAFETY: `task` is a task, and each member is followed by its own type.
     unsafe {
+        if setting!(victim_is_task) == 0 {
+            tell_victim(task);
+        }
         let signal: Pointer = member(task, offset!(task_signal));
         let dead = if setting!(exit_says_dead) == 1 {
             ctx.arg::<u64>(1) & 1 == 1
@@ -47,6 +55,15 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) {
             return lost(Loss::OutOfRange);
         };
         add_shared(&raw mut (*cell).exits, 1);
+        // Threads that ended before have left theirs with the process, but for the first.
+        let mut faults: u64 = member(signal, offset!(signal_major_faults));
+        faults += member::<u64>(task, offset!(task_major_faults));
+        if member::<u32>(task, offset!(task_pid)) != member::<u32>(task, offset!(task_tgid)) {
+            faults += member::<u64>(leader, offset!(task_major_faults));
+        }
+        if faults != 0 {
+            add_shared(&raw mut (*cell).major_faults, faults);
+        }
         if status & SIGNAL_MASK != 0 {
             add_shared(&raw mut (*cell).by_signal, 1);
         } else if status != 0 {
@@ -55,5 +72,26 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) {
             return;
         }
         events::tell(&Subject { kind: kind::EXIT, cgroup_id: cgroup, cell }, leader, status);
+    }
+}
+
+/// Counts and tells a kill for want of memory, if this is the thread that was chosen.
+///
+/// # Safety
+///
+/// `task` must be a `struct task_struct`.
+#[inline(always)]
+unsafe fn tell_victim(task: Pointer) {
+    // SAFETY: `task` is a task; the look-up gives a whole cell.
+    unsafe {
+        if VICTIMS.remove(member::<u32>(task, offset!(task_pid))).is_err() {
+            return;
+        }
+        let cgroup_id = task_cgroup_id(task);
+        let Some(cell) = PROCESS.get_ptr_mut(units::slot(cgroup_id)) else {
+            return lost(Loss::OutOfRange);
+        };
+        add_shared(&raw mut (*cell).oom_kills, 1);
+        events::tell(&Subject { kind: kind::OOM, cgroup_id, cell }, task, 0);
     }
 }

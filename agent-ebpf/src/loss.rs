@@ -21,10 +21,20 @@ losses! {
     TaskStorage = "ebpf.task_storage_refused";
     /// A request without the time it was made: the device's `iostats` is off.
     RequestUnstamped = "ebpf.request_unstamped";
-    /// More tasks in direct reclaim at once than the map holds.
+    /// A request whose stamp of issue had to make room for that of another: its unit
+    /// and its queue and service times are not known.
+    RequestOverwritten = "ebpf.request_stamp_overwritten";
+    /// More tasks in direct reclaim or compaction at once than the map holds.
     ReclaimMapFull = "ebpf.reclaim_map_full";
-    /// The end of a reclaim whose begin was not seen.
+    /// The end of a reclaim or compaction whose begin was not seen.
     ReclaimUnmatched = "ebpf.reclaim_unmatched";
+    /// More tasks in a sync of a file at once than the map holds.
+    SyncMapFull = "ebpf.sync_map_full";
+    /// The end of a sync whose begin was not seen.
+    SyncUnmatched = "ebpf.sync_unmatched";
+    /// More processes chosen to be killed at once than the map holds: their units are
+    /// not known.
+    VictimMapFull = "ebpf.victim_map_full";
     /// Socket storage that could not be had: no memory, or busy.
     SocketStorage = "ebpf.socket_storage_refused";
     /// The end of a connect whose begin was not seen.

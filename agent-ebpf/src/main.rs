@@ -12,11 +12,17 @@
 #![feature(asm_experimental_arch)]
 
 mod baseline;
+mod blame;
 mod block;
+mod drops;
 mod exit;
+mod irq;
+mod lifecycle;
 mod memory;
 mod sched;
 mod support;
+mod sync;
+mod tasks;
 mod tcp;
 
 /// Kernel structures may be read by programs under a licence compatible with the GPL.

@@ -7,7 +7,8 @@
 /// A member of a kernel structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// Structure and members, joined by dots; anonymous members are left out.
+    /// Structure and members, joined by dots; anonymous members are left out, and the
+    /// element of an array is its number.
     pub path: &'static str,
     /// Its size. A member of another size is taken for missing.
     pub bytes: u32,
@@ -36,6 +37,7 @@ offsets! {
     task_pid = "task_struct.pid", 4;
     task_cfs_rq = "task_struct.se.cfs_rq", 8;
     task_last_queued = "task_struct.sched_info.last_queued", 8;
+    task_last_arrival = "task_struct.sched_info.last_arrival", 8;
     task_cgroups = "task_struct.cgroups", 8;
     css_set_cgroup = "css_set.dfl_cgrp", 8;
     cgroup_node = "cgroup.kn", 8;
@@ -53,6 +55,16 @@ offsets! {
     signal_live = "signal_struct.live.counter", 4;
     signal_flags = "signal_struct.flags", 4;
     signal_exit_code = "signal_struct.group_exit_code", 4;
+    task_flags = "task_struct.flags", 4;
+    task_major_faults = "task_struct.maj_flt", 8;
+    signal_major_faults = "signal_struct.maj_flt", 8;
+    task_memory = "task_struct.mm", 8;
+    rss_file = "mm_struct.rss_stat.0.count", 8;
+    rss_anonymous = "mm_struct.rss_stat.1.count", 8;
+    rss_shared = "mm_struct.rss_stat.3.count", 8;
+    rss_plain_file = "mm_struct.rss_stat.count.0.counter", 8;
+    rss_plain_anonymous = "mm_struct.rss_stat.count.1.counter", 8;
+    rss_plain_shared = "mm_struct.rss_stat.count.3.counter", 8;
 
     request_flags = "request.cmd_flags", 4;
     request_bytes = "request.__data_len", 4;
@@ -62,6 +74,12 @@ offsets! {
     queue_disk = "request_queue.disk", 8;
     disk_major = "gendisk.major", 4;
     disk_minor = "gendisk.first_minor", 4;
+    request_bio = "request.bio", 8;
+    bio_group = "bio.bi_blkg", 8;
+    group_controller = "blkcg_gq.blkcg", 8;
+    controller_cgroup = "blkcg.css.cgroup", 8;
+    cgroup_root = "cgroup.root", 8;
+    root_hierarchy = "cgroup_root.hierarchy_id", 4;
 
     sock_protocol = "sock.sk_protocol", 2;
     sock_error = "sock.sk_err", 4;

@@ -6,8 +6,12 @@ pub mod kind {
     pub const EXIT: u32 = 0;
     /// A process was chosen to be killed because memory ran out.
     pub const OOM: u32 = 1;
+    /// A task was found that had waited in the kernel for too long.
+    pub const HUNG: u32 = 2;
     /// How many kinds there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
+    /// As many, or more: a power of two, so that a kind can be masked.
+    pub const WINDOWS: usize = COUNT.next_power_of_two();
 }
 
 /// Length of a task's name, final zero included (`TASK_COMM_LEN`).
@@ -29,7 +33,7 @@ pub struct Event {
     pub cgroup_id: u64,
     /// When, on the boot-time clock.
     pub at_ns: u64,
-    /// The exit status as `wait` gives it; 0 for [`kind::OOM`].
+    /// The exit status as `wait` gives it; 0 for other kinds than [`kind::EXIT`].
     pub status: u32,
     /// Makes the record's end visible; always 0.
     pub reserved: u32,

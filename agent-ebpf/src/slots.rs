@@ -4,7 +4,7 @@
 //! An array that only the agent writes: no locks, no allocation, one look-up. An
 //! absent key means row 0, "everything else".
 
-use crate::cells::Word;
+use crate::cells::{REQUEST_STAMPS, REQUEST_WAYS, Word};
 
 /// Entries in a set.
 pub const WAYS: usize = 4;
@@ -67,6 +67,15 @@ pub const fn unit_set(cgroup_id: u64) -> u32 {
 #[must_use]
 pub const fn device_set(key: u64) -> u32 {
     (key.wrapping_mul(GOLDEN) >> (64 - DEVICE_SET_BITS)) as u32
+}
+
+/// The set of a request's stamp. Requests of a queue lie in rows, which the golden
+/// ratio spreads more evenly than chance would.
+#[inline(always)]
+#[must_use]
+pub const fn request_set(request: u64) -> u32 {
+    const SETS: u32 = REQUEST_STAMPS / REQUEST_WAYS as u32;
+    (request.wrapping_mul(GOLDEN) >> (64 - SETS.ilog2())) as u32
 }
 
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;

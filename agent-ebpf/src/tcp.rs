@@ -8,8 +8,9 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use holdfast_agent_ebpf::cells::{SLOW_CONNECT_NS, TcpCell};
+use holdfast_agent_ebpf::cells::{SLOW_CONNECT_NS, TcpCell, TcpReasons};
 use holdfast_agent_ebpf::loss::Loss;
+use holdfast_agent_ebpf::reasons::{error_row, reset_row};
 
 use crate::support::count::{add_shared, interval, lost, record_shared};
 use crate::support::kernel::{Pointer, cgroup_id, member, offset, setting};
@@ -19,6 +20,10 @@ use crate::support::units::{self, MAPPED};
 /// A row per unit slot: the agent sets the size.
 #[btf_map]
 static TCP: Array<TcpCell, 1, MAPPED> = Array::new();
+
+/// One for all units.
+#[btf_map]
+static TCP_REASONS: Array<TcpReasons, 1, MAPPED> = Array::new();
 
 /// What is remembered of a socket while it connects.
 #[repr(C)]
@@ -42,6 +47,7 @@ const FIRST: u8 = 1;
 const TIME_WAIT: u8 = 6;
 const LAST: u8 = 11;
 
+const ENOMEM: i32 = 12;
 const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 
@@ -83,6 +89,13 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) {
     };
     // SAFETY: a whole cell.
     with(cell, |cell| unsafe { add_shared(&raw mut (*cell).resets_sent, 1) });
+    if setting!(reset_has_reason) == 1 {
+        let row = reset_row(ctx.arg(2)) as usize;
+        // SAFETY: a whole cell; the row is within the array.
+        with(TCP_REASONS.get_ptr_mut(0), |reasons| unsafe {
+            add_shared((&raw mut (*reasons).resets).cast::<u64>().add(row), 1);
+        });
+    }
 }
 
 /// A reset has arrived.
@@ -121,6 +134,38 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) {
     }
 }
 
+/// A socket, of whatever protocol, is refused memory.
+#[btf_tracepoint(function = "sock_exceed_buf_limit")]
+pub fn sock_exceed_buf_limit(ctx: BtfTracePointContext) {
+    // SAFETY: the argument is a full socket.
+    let cell = unsafe { cell_of(ctx.arg(0)) };
+    // SAFETY: a whole cell.
+    with(cell, |cell| unsafe { add_shared(&raw mut (*cell).memory_refused, 1) });
+}
+
+/// A packet finds a receive queue full.
+#[btf_tracepoint(function = "sock_rcvqueue_full")]
+pub fn sock_rcvqueue_full(ctx: BtfTracePointContext) {
+    // SAFETY: the argument is a full socket.
+    receive_full(unsafe { cell_of(ctx.arg(0)) });
+}
+
+/// The same for UDP, which has a way of its own. It also tells of memory that the
+/// protocol as a whole may not have, but that is told above already.
+#[btf_tracepoint(function = "udp_fail_queue_rcv_skb")]
+pub fn udp_fail_queue_rcv_skb(ctx: BtfTracePointContext) {
+    if ctx.arg::<u32>(0) as i32 == -ENOMEM {
+        // SAFETY: the argument is a full socket.
+        receive_full(unsafe { cell_of(ctx.arg(1)) });
+    }
+}
+
+#[inline(always)]
+fn receive_full(cell: Option<*mut TcpCell>) {
+    // SAFETY: a whole cell.
+    with(cell, |cell| unsafe { add_shared(&raw mut (*cell).receive_full, 1) });
+}
+
 #[inline(always)]
 fn ended(sock: Pointer, new: u32, now: u64) {
     // SAFETY: `sock` is a full socket and an argument; storage is a whole stamp.
@@ -145,6 +190,10 @@ fn ended(sock: Pointer, new: u32, now: u64) {
                 // No error: the caller itself gave up.
                 if error != 0 {
                     add_shared(&raw mut (*cell).connects_failed, 1);
+                    let row = error_row(error) as usize;
+                    with(TCP_REASONS.get_ptr_mut(0), |reasons| {
+                        add_shared((&raw mut (*reasons).errors).cast::<u64>().add(row), 1);
+                    });
                 }
                 if error == ECONNREFUSED {
                     add_shared(&raw mut (*cell).connects_refused, 1);
@@ -157,7 +206,7 @@ fn ended(sock: Pointer, new: u32, now: u64) {
 }
 
 #[inline(always)]
-fn with(cell: Option<*mut TcpCell>, count: impl FnOnce(*mut TcpCell)) {
+fn with<T>(cell: Option<*mut T>, count: impl FnOnce(*mut T)) {
     match cell {
         Some(cell) => count(cell),
         None => lost(Loss::OutOfRange),

@@ -18,7 +18,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 fine, 1 error, 2 wrong usage or configuration.";
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 error (or doctor found signals missing), 2 wrong usage or configuration.";
 
 /// What the agent can be told to do.
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,16 @@ pub enum Command {
     /// Check or print configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Tell what this host gives the agent, what is missing, what that costs and how to
+    /// get it. Needs no running agent; it looks with the rights of whoever calls it.
+    Doctor {
+        /// Configuration file, instead of /etc/holdfast/agent.toml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the catalogue: every signal with its meaning.
     Signals {
         /// Print JSON instead of a table.

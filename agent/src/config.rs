@@ -14,6 +14,8 @@ use holdfast_core::address;
 use holdfast_proto::limits;
 use serde::{Deserialize, Serialize};
 
+use crate::share::Share;
+
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/holdfast/agent.toml";
 /// Where the socket is when nobody says otherwise.
@@ -23,6 +25,15 @@ pub const DEFAULT_SOCKET: &str = "/run/holdfast/agent.sock";
 const UNIT_SLOTS: std::ops::RangeInclusive<usize> = 2..=1024;
 /// Least and most memory for eBPF maps.
 const MAP_LIMIT: std::ops::RangeInclusive<u64> = (256 << 10)..=(256 << 20);
+
+/// Least and most that the eBPF programs may cost, as shares of one core.
+const CPU_BUDGET: std::ops::RangeInclusive<Share> =
+    Share::millionths(100)..=Share::millionths(1_000_000);
+/// Least and most time between measurements, and before detail comes back.
+const MEASURE_INTERVAL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(300);
+const REGAIN_AFTER: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +70,16 @@ pub struct Ebpf {
     pub map_limit: ByteSize,
     /// Programs not to load.
     pub disabled: Vec<String>,
+    /// What all programs may cost, as a share of one core.
+    pub cpu_budget: Share,
+    /// How often what an event costs is measured while nothing happens.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub measure_interval: Duration,
+    /// How long there must be room before detail that was given up is kept again.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub regain_after: Duration,
+    /// From which share of stalled time on a unit is under pressure.
+    pub pressure_threshold: Share,
     /// Whether to prove the probes at the start.
     pub attest: bool,
 }
@@ -83,8 +104,12 @@ impl Default for Ebpf {
         Self {
             enabled: true,
             unit_slots: 256,
-            map_limit: ByteSize::mib(4),
+            map_limit: ByteSize::mib(16),
             disabled: Vec::new(),
+            cpu_budget: Share::millionths(10_000),
+            measure_interval: Duration::from_secs(10),
+            regain_after: Duration::from_secs(60),
+            pressure_threshold: Share::millionths(50_000),
             attest: true,
         }
     }
@@ -158,6 +183,18 @@ impl Config {
         if !MAP_LIMIT.contains(&self.ebpf.map_limit.as_u64()) {
             return refuse("ebpf.map_limit", &self.ebpf.map_limit, "give 256 KiB to 256 MiB");
         }
+        let (budget, interval) = (self.ebpf.cpu_budget, self.ebpf.measure_interval);
+        if !CPU_BUDGET.contains(&budget) {
+            return refuse("ebpf.cpu_budget", &budget, "give 0.01% to 100% (of one core)");
+        }
+        if !MEASURE_INTERVAL.contains(&interval) {
+            let interval = format_args!("{interval:?}");
+            return refuse("ebpf.measure_interval", &interval, "give 1s to 5m");
+        }
+        if !REGAIN_AFTER.contains(&self.ebpf.regain_after) {
+            let wait = format_args!("{:?}", self.ebpf.regain_after);
+            return refuse("ebpf.regain_after", &wait, "give 1s to 1h");
+        }
         Ok(())
     }
 }
@@ -230,7 +267,7 @@ const KEYS: &[Key] = &[
     Key {
         table: "ebpf",
         name: "map_limit",
-        default: "\"4 MiB\"",
+        default: "\"16 MiB\"",
         help: "Most kernel memory of all maps together, 256 KiB to 256 MiB.",
     },
     Key {
@@ -238,6 +275,30 @@ const KEYS: &[Key] = &[
         name: "disabled",
         default: "[]",
         help: "Programs not to load, by the names that `holdfast local probes` shows.",
+    },
+    Key {
+        table: "ebpf",
+        name: "cpu_budget",
+        default: "\"1%\"",
+        help: "What all programs together may cost, as a share of one core, 0.01% to 100%.\nNear it the dearest probe keeps less detail, visibly, and more again when there is room.",
+    },
+    Key {
+        table: "ebpf",
+        name: "measure_interval",
+        default: "\"10s\"",
+        help: "How often the kernel accounts for the programs' run time, for a tenth of a second;\nmore often when there is more to do. 1s to 5m.",
+    },
+    Key {
+        table: "ebpf",
+        name: "regain_after",
+        default: "\"1m\"",
+        help: "How long there must be room for it before detail is kept again, one step at a time:\n1s to 1h. Up to 15 times as long for detail that had to be given up again and again.",
+    },
+    Key {
+        table: "ebpf",
+        name: "pressure_threshold",
+        default: "\"5%\"",
+        help: "From which share of time stalled for CPU, memory or I/O on a unit is under pressure:\nits details are kept longest.",
     },
     Key {
         table: "ebpf",
@@ -332,6 +393,10 @@ mod tests {
             ("summary_interval = \"x\"", "summary_interval"),
             ("[ebpf]\nunit_slots = 1", "ebpf.unit_slots"),
             ("[ebpf]\nmap_limit = \"1 KiB\"", "ebpf.map_limit"),
+            ("[ebpf]\ncpu_budget = \"0%\"", "ebpf.cpu_budget"),
+            ("[ebpf]\ncpu_budget = \"a lot\"", "no share"),
+            ("[ebpf]\nmeasure_interval = \"0s\"", "ebpf.measure_interval"),
+            ("[ebpf]\nregain_after = \"2h\"", "ebpf.regain_after"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(key), "{text}: {error}");

@@ -17,7 +17,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::conditions::keep::Keeper;
 use crate::config::{Config, DEFAULT_SOCKET};
+use crate::governor;
 use crate::host::Root;
 use crate::host::facts::Facts;
 use crate::kernel::{self, Kernel};
@@ -108,6 +110,10 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     let start = Snapshot { at: BootTime::now(), ..Snapshot::default() };
     let (snapshot, snapshot_view) = watch::channel(start);
     let (link, link_view) = watch::channel(LinkState::default());
+    let keeper = Keeper::new(&config.state_dir, &facts.boot_id);
+    let (stood, same_boot) = keeper.load();
+    let kept = if same_boot { stood.clone() } else { Vec::new() };
+    let (conditions, conditions_view) = watch::channel(kept);
 
     let hello = hello(&config, &facts, &host);
     let uplink = build_uplink(&config, hello, report_inbox, link, losses.clone())?;
@@ -117,14 +123,21 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             summary_interval: config.summary_interval,
             unit_slots: config.ebpf.unit_slots,
             map_limit_bytes: config.ebpf.map_limit.as_u64(),
+            governor: governor::Options {
+                budget_ns: config.ebpf.cpu_budget.fraction() * 1e9,
+                measure_interval: config.ebpf.measure_interval,
+                regain_after: config.ebpf.regain_after,
+            },
+            pressure_threshold: config.ebpf.pressure_threshold.fraction(),
             attest: config.ebpf.attest,
             state_dir: config.state_dir.clone(),
         },
         &root,
         kernel,
         losses,
-        Channels { reports, requests: request_inbox, snapshot },
-    );
+        Channels { reports, requests: request_inbox, snapshot, conditions },
+    )
+    .with_conditions(stood, same_boot);
 
     write_addresses(&config.state_dir, &addresses)?;
     tracing::info!(
@@ -134,7 +147,14 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
         collector = config.collector,
         "listening"
     );
-    let api = Api { host, kernel_release: facts.kernel_release, requests, link: link_view.clone() };
+    let api = Api {
+        host,
+        kernel_release: facts.kernel_release,
+        root,
+        map_limit_bytes: config.ebpf.map_limit.as_u64(),
+        requests,
+        link: link_view.clone(),
+    };
     let sources = Sources { snapshot: snapshot_view.clone(), link: link_view.clone() };
 
     // The first stage that ends takes all others with it.
@@ -156,8 +176,9 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             served.map_err(Error::from)
         }
     };
-    let ((), (), (), metrics_end, local_end) = tokio::join!(
+    let ((), (), (), (), metrics_end, local_end) = tokio::join!(
         sampler.run(stop.clone()),
+        keeper.run(conditions_view, stop.clone()),
         uplink.run(stop.clone()),
         notify(snapshot_view, link_view, stop.clone()),
         metrics_page,

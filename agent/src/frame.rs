@@ -2,7 +2,7 @@
 //! catalogue and reused for ever.
 //!
 //! A frame has a table for each owner: the host has one row, units one row per
-//! slot, devices and interfaces one row each, row 0 being "everything else".
+//! slot, devices, interfaces and labels one row each, row 0 being "everything else".
 //! Scalars are kept raw (counters as read, not as rates); `NaN` means "not read".
 //! Counters stay exact up to 2^53. Histograms are cumulative since their row began.
 
@@ -45,7 +45,7 @@ impl Histogram {
 /// Who a row of a table belongs to at present.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    /// Unit, device or interface; empty for the host and for a row never used.
+    /// Unit, device, interface or label; empty for the host and for a row never used.
     pub name: Arc<str>,
     /// Grows when the row is given to somebody else: readings before and after
     /// must not be compared.
@@ -85,7 +85,11 @@ impl Table {
     }
 }
 
-/// How many rows each table has.
+/// Rows for labels, row 0 included. Labels are words of the kernel's, not of the
+/// host's: there are about as many everywhere, and few are ever met.
+pub const LABEL_ROWS: usize = 128;
+
+/// How many rows each table has; labels have [`LABEL_ROWS`].
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Unit slots, slot 0 included.
@@ -115,6 +119,7 @@ impl Frame {
                 Table::new(Owner::Unit, shape.units.max(1)),
                 Table::new(Owner::Device, shape.devices.max(1)),
                 Table::new(Owner::Interface, shape.interfaces.max(1)),
+                Table::new(Owner::Label, LABEL_ROWS),
             ],
         };
         frame.tables[Owner::Host as usize].rows[0].live = true;

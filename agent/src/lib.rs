@@ -3,11 +3,15 @@
 #![deny(unsafe_code)]
 
 pub mod backoff;
+pub mod blame;
 pub mod catalogue;
 pub mod cli;
+pub mod conditions;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod frame;
+pub mod governor;
 pub mod host;
 pub mod kernel;
 pub mod local_api;
@@ -16,6 +20,7 @@ pub mod metrics;
 pub mod probes;
 pub mod report;
 pub mod sampler;
+pub mod share;
 pub mod summary;
 pub mod units;
 pub mod uplink;

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_core::clock::BootTime;
 use holdfast_proto::v1::local_server::{Local, LocalServer};
 use holdfast_proto::{limits, v1};
 use nix::unistd::Uid;
@@ -20,7 +21,10 @@ use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::report::{self, LinkState};
+use crate::blame;
+use crate::doctor;
+use crate::host::Root;
+use crate::report::{self, LinkState, ProbeStatus};
 use crate::uplink::wire;
 
 /// Longest measurement that may be asked for.
@@ -120,6 +124,10 @@ pub struct Api {
     pub host: String,
     /// The running kernel.
     pub kernel_release: String,
+    /// The host's files, for the doctor.
+    pub root: Root,
+    /// The limit the eBPF maps were sized for.
+    pub map_limit_bytes: u64,
     /// Where the sampler takes requests.
     pub requests: mpsc::Sender<report::Request>,
     /// How the uplink is doing.
@@ -170,14 +178,45 @@ impl Local for Api {
         let (sender, answer) = oneshot::channel();
         let request = report::Request::Probes { measure, answer: sender };
         let report = self.ask(request, answer, measure + ANSWER_TIMEOUT).await?;
+        let overhead = report.overhead.unwrap_or_default();
+        let probe = |status: &ProbeStatus| {
+            let governed = overhead.probes.iter().find(|governed| governed.probe == status.name);
+            let cost = governed.map_or(0.0, |governed| governed.cost);
+            v1::ProbeReport { cost, ..wire::probe(status) }
+        };
+        let age = overhead.measured.map(|measured| BootTime::now().since(measured));
         Ok(Response::new(v1::GetProbesResponse {
-            probe: report.probes.iter().map(wire::probe).collect(),
+            probe: report.probes.iter().map(probe).collect(),
             map_bytes: report.map_bytes,
             map_limit_bytes: report.map_limit_bytes,
             slots_used: report.slots_used,
             slots: report.slots,
             measure_error: wire::text(&report.measure_error),
+            cost: overhead.cost,
+            cost_budget: overhead.budget,
+            cost_basis: overhead.basis.name().to_owned(),
+            cost_age_seconds: age.unwrap_or_default().as_secs_f64(),
+            cost_note: wire::text(&report.overhead_note),
         }))
+    }
+
+    async fn get_blame(
+        &self,
+        request: Request<v1::GetBlameRequest>,
+    ) -> Result<Response<v1::GetBlameResponse>, Status> {
+        check_peer(&request)?;
+        let v1::GetBlameRequest { unit, last_ms } = request.into_inner();
+        if !limits::is_instance(&unit) {
+            return Err(Status::invalid_argument("name a unit, such as nginx.service"));
+        }
+        let last = Duration::from_millis(last_ms.into());
+        if last > blame::LONGEST {
+            return Err(Status::invalid_argument("blame is kept for five minutes"));
+        }
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Blame { unit, last, answer: sender };
+        let report = self.ask(request, answer, ANSWER_TIMEOUT).await?;
+        Ok(Response::new(wire::blame(&report.map_err(Status::not_found)?)))
     }
 
     async fn attest(
@@ -209,6 +248,21 @@ impl Local for Api {
             units: status.units,
             ..wire::status(status.uptime_seconds, &status.newest, &link)
         }))
+    }
+
+    async fn get_doctor(
+        &self,
+        request: Request<v1::GetDoctorRequest>,
+    ) -> Result<Response<v1::GetDoctorResponse>, Status> {
+        check_peer(&request)?;
+        let (root, map_limit) = (self.root.clone(), self.map_limit_bytes);
+        // Files of the kernel, but a good number of them.
+        let findings =
+            tokio::task::spawn_blocking(move || doctor::examine(&root, map_limit)).await.map_err(
+                |_| Status::internal("the host could not be looked at; see the agent's log"),
+            )?;
+        let finding = findings.iter().map(wire::finding).collect();
+        Ok(Response::new(v1::GetDoctorResponse { finding }))
     }
 }
 

@@ -38,6 +38,17 @@ causes! {
     Devices = "devices.rows";
     /// cgroups whose files are not read because there are too many.
     CgroupFiles = "cgroup.files";
+    /// Sockets beyond those that are looked at in one poll, and polls cut short.
+    Sockets = "sockets.unread";
+    /// Messages about sockets that were not as they should be.
+    SocketMessages = "sockets.malformed";
+    /// Records of the kernel's log that were overwritten before they were read (one
+    /// for each gap), too long, or more than can be taken in at once.
+    KernelLog = "kmsg.records";
+    /// Evidence of conditions ignored because too many conditions stood.
+    Conditions = "conditions.full";
+    /// Units under pressure that are not looked at in detail because there are too many.
+    Detail = "units.detail";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

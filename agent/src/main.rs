@@ -10,6 +10,7 @@ use holdfast_agent::catalogue::{SIGNALS, Signal};
 use holdfast_agent::cli::{AttestWorker, Cli, Command, ConfigCommand, Run};
 use holdfast_agent::config::{self, Config};
 use holdfast_agent::daemon;
+use holdfast_agent::doctor;
 use holdfast_agent::host::Root;
 use holdfast_agent::kernel::attest::worker;
 use holdfast_core::logs;
@@ -37,6 +38,13 @@ fn main() -> ExitCode {
             print!("{}", config::default_file());
             return ExitCode::SUCCESS;
         }
+        Command::Doctor { config, json } => {
+            let run = Run { config, ..Run::default() };
+            match configure(&run) {
+                Ok(config) => return examine(&config, json),
+                Err(error) => return refuse(&error),
+            }
+        }
         Command::Signals { json } => print_signals(json),
         Command::AttestWorker(AttestWorker { cgroup, state_dir, effort }) => {
             worker::run(&cgroup, &state_dir, effort).context("the worker cannot go on")
@@ -54,6 +62,18 @@ fn main() -> ExitCode {
 fn refuse(error: &anyhow::Error) -> ExitCode {
     eprintln!("holdfast-agent: {error:#}");
     ExitCode::from(USAGE)
+}
+
+/// Prints the page; the exit code says whether signals are missing.
+fn examine(config: &Config, json: bool) -> ExitCode {
+    let findings = doctor::examine(&Root::default(), config.ebpf.map_limit.as_u64());
+    let page = if json {
+        serde_json::to_string_pretty(&findings).unwrap_or_default() + "\n"
+    } else {
+        doctor::text(&findings)
+    };
+    print!("{page}");
+    if doctor::is_missing(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn print_signals(json: bool) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::governor::Overhead;
 use crate::report::{LinkState, ProbeCost, ProbeStatus, Proof, State, Vitals};
 
 /// A sampler that has not ticked for so long is not healthy.
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub probes: Arc<[ProbeStatus]>,
     /// What reading each probe cost.
     pub costs: Vec<ProbeCost>,
+    /// What the eBPF programs cost; `None` without eBPF.
+    pub overhead: Option<Overhead>,
     /// Time the last tick took.
     pub tick_duration: Duration,
     /// Unit slots in use.
@@ -158,6 +161,24 @@ impl Collector for Page {
                 write(gauge, states.encode_family(&labels)?, value)?;
             }
         }
+        if let Some(overhead) = &snapshot.overhead {
+            let help = "What all eBPF programs may cost, as a share of one core";
+            let budget = encoder.encode_descriptor("ebpf_budget_ratio", help, None, gauge)?;
+            write(gauge, budget, overhead.budget)?;
+            let help = "What the eBPF programs of each probe cost, as a share of one core";
+            let mut costs = encoder.encode_descriptor("ebpf_cost_ratio", help, None, gauge)?;
+            for probe in &overhead.probes {
+                let labels = [("probe", probe.probe), ("basis", overhead.basis.name())];
+                write(gauge, costs.encode_family(&labels)?, probe.cost)?;
+            }
+            let help =
+                "How deep each probe looks: 0 full, 1 gated, 2 host, 3 sampled, 4 counters, 5 off";
+            let mut depths = encoder.encode_descriptor("probe_depth", help, None, gauge)?;
+            for probe in &overhead.probes {
+                let labels = [("probe", probe.probe)];
+                write(gauge, depths.encode_family(&labels)?, f64::from(probe.depth as u8))?;
+            }
+        }
         let help = "Whether each probe has seen exactly what was provoked for it to see";
         let mut proven = encoder.encode_descriptor("probe_proven", help, None, gauge)?;
         for probe in snapshot.probes.iter() {
@@ -191,6 +212,7 @@ fn write(kind: MetricType, encoder: MetricEncoder<'_>, value: f64) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::governor::{Basis, Depth, ProbeOverhead};
 
     #[test]
     fn the_page_names_every_probe_and_loss() {
@@ -205,9 +227,16 @@ mod tests {
                 state: State::Off,
                 reason: String::new(),
                 level: 2,
+                depth: Some(Depth::Off),
                 programs: Vec::new(),
                 proof: Proof::Proven { unix_ms: 1 },
             }]),
+            overhead: Some(Overhead {
+                budget: 0.01,
+                basis: Basis::Measured,
+                probes: vec![ProbeOverhead { probe: "sched", depth: Depth::Off, cost: 0.25 }],
+                ..Overhead::default()
+            }),
             ..Snapshot::default()
         };
         let link = LinkState { connected: true, ..LinkState::default() };
@@ -219,6 +248,9 @@ mod tests {
             "holdfast_agent_probe_state{probe=\"sched\",state=\"active\"} 0.0",
             "holdfast_agent_probe_proven{probe=\"sched\"} 1.0",
             "holdfast_agent_uplink_connected 1.0",
+            "holdfast_agent_ebpf_budget_ratio 0.01",
+            "holdfast_agent_ebpf_cost_ratio{probe=\"sched\",basis=\"measured\"} 0.25",
+            "holdfast_agent_probe_depth{probe=\"sched\"} 5.0",
             "# EOF",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");

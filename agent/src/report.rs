@@ -8,7 +8,9 @@ use std::time::Duration;
 use holdfast_proto::v1;
 use tokio::sync::oneshot;
 
+use crate::blame::Resource;
 use crate::catalogue::SignalId;
+use crate::governor::{Depth, Overhead};
 use crate::kernel::attest::Outcome;
 
 /// Statistics of one series over a window.
@@ -33,7 +35,7 @@ pub struct Series {
     pub number: u32,
     /// Its signal.
     pub signal: SignalId,
-    /// Unit, device or interface; empty for the host.
+    /// Unit, device, interface or label; empty for the host.
     pub instance: Arc<str>,
 }
 
@@ -160,6 +162,8 @@ pub struct ProbeStatus {
     pub reason: String,
     /// What it needs: 0 files only, 2 eBPF with kernel BTF.
     pub level: u8,
+    /// How deep it looks; `None` for one that is not governed.
+    pub depth: Option<Depth>,
     /// Its eBPF programs.
     pub programs: Vec<ProgramStatus>,
     /// Whether it was proven.
@@ -244,7 +248,7 @@ pub enum Report {
 pub struct Newest {
     /// Its signal.
     pub signal: SignalId,
-    /// Unit, device or interface; empty for the host.
+    /// Unit, device, interface or label; empty for the host.
     pub instance: Arc<str>,
     /// How many 1 s samples it had since the agent started.
     pub samples: u64,
@@ -280,6 +284,43 @@ pub struct ProbesReport {
     pub slots: u32,
     /// Why the programs could not be measured; empty when they were, or need not be.
     pub measure_error: String,
+    /// What the programs cost by themselves, and may; `None` without eBPF.
+    pub overhead: Option<Overhead>,
+    /// Why that is not measured; empty when it is.
+    pub overhead_note: String,
+}
+
+/// A unit that kept another one waiting, or itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Culprit {
+    /// Its name; "other" is everything that is told apart no further.
+    pub unit: Arc<str>,
+    /// Whether it is the victim.
+    pub itself: bool,
+    /// Nanoseconds that the victim waited because of it.
+    pub ns: f64,
+}
+
+/// Who kept a unit waiting for one resource.
+#[derive(Debug, Clone)]
+pub struct ResourceBlame {
+    /// The resource.
+    pub resource: Resource,
+    /// The time it is about.
+    pub covered: Duration,
+    /// Why this cannot be told here; empty when it can.
+    pub reason: String,
+    /// The largest first.
+    pub culprits: Vec<Culprit>,
+}
+
+/// Who kept a unit waiting.
+#[derive(Debug, Clone)]
+pub struct BlameReport {
+    /// Its full name.
+    pub unit: Arc<str>,
+    /// One entry for each resource.
+    pub resources: Vec<ResourceBlame>,
 }
 
 /// What came out of proving the probes.
@@ -303,6 +344,15 @@ pub enum Request {
         measure: Duration,
         /// Where the answer goes.
         answer: oneshot::Sender<ProbesReport>,
+    },
+    /// Who keeps a unit waiting.
+    Blame {
+        /// Its name, perhaps without `.service`.
+        unit: String,
+        /// How far back.
+        last: Duration,
+        /// Where the answer goes; the error says that there is no such unit.
+        answer: oneshot::Sender<Result<BlameReport, String>>,
     },
     /// Proves the probes.
     Attest {

@@ -393,6 +393,44 @@ mod tests {
     }
 
     #[test]
+    fn wrapped_counters_and_hours_of_sleep_yield_no_absurd_rates() {
+        let (mut a, mut b) = frames();
+        let mut summarizer = Summarizer::new(&a);
+        // Backwards by one, wrapped at 32 bits and at 64, not read, not a number of this world.
+        for (before, now) in [
+            (5.0, 4.0),
+            (f64::from(u32::MAX), 3.0),
+            (u64::MAX as f64, 0.0),
+            (f64::NAN, 1e18),
+            (1e18, f64::NAN),
+            (0.0, f64::INFINITY),
+        ] {
+            a.set(CPU_USER, 0, before);
+            b.set(CPU_USER, 0, now);
+            summarizer.tick(&a, &b);
+        }
+        // A histogram whose counts fell counts nothing rather than nearly 2^64.
+        for (frame, count) in [(&mut a, 100), (&mut b, 7)] {
+            frame.assign(Owner::Unit, 1, "a.service".into());
+            frame.histogram_mut(UNIT_RUN_QUEUE, 1).expect("row").counts[10] = count;
+        }
+        summarizer.tick(&a, &b);
+        let window = summarizer.close(&b, 0, Duration::from_secs(10));
+        assert!(window.points.is_empty(), "{window:?}");
+
+        // The host slept: what the counter gained is spread over all that time.
+        a.set(CPU_USER, 0, 1e9);
+        b.set(CPU_USER, 0, 2e9);
+        b.at = BootTime::new(a.at.since_boot() + Duration::from_secs(10_000));
+        summarizer.tick(&a, &b);
+        // And a clock that stands still yields nothing.
+        summarizer.tick(&a, &a.clone());
+        let window = summarizer.close(&b, 0, Duration::from_secs(60));
+        let rate = point(&window, CPU_USER).expect("a rate").stats;
+        assert_eq!((rate.count, rate.max), (1, 1e5));
+    }
+
+    #[test]
     fn histograms_hold_what_the_window_counted() {
         let (mut a, mut b) = frames();
         for frame in [&mut a, &mut b] {

@@ -49,6 +49,7 @@ pub(crate) enum Owner {
     Unit,
     Device,
     Interface,
+    Label,
     /// Of a newer version than this command.
     #[default]
     Unknown,
@@ -62,6 +63,7 @@ impl Owner {
             Ok(v1::Owner::Unit) => Self::Unit,
             Ok(v1::Owner::Device) => Self::Device,
             Ok(v1::Owner::Interface) => Self::Interface,
+            Ok(v1::Owner::Label) => Self::Label,
             _ => Self::Unknown,
         }
     }
@@ -73,6 +75,7 @@ impl Owner {
             Self::Unit => "unit",
             Self::Device => "device",
             Self::Interface => "interface",
+            Self::Label => "label",
             Self::Unknown => "unknown",
         }
     }

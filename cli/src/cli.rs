@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Series(Series),
     /// Shows events, oldest first.
     Events(Events),
+    /// Tells which units keep a unit of this host waiting, and for how long.
+    Blame(Blame),
     /// Watches hosts, units, devices and interfaces full-screen.
     #[command(after_help = keys::TEXT)]
     Top(Top),
@@ -125,6 +127,9 @@ pub(crate) struct Instance {
     /// The series of this network interface.
     #[arg(long, value_name = "INTERFACE")]
     pub(crate) interface: Option<String>,
+    /// The series of this named class, such as the reason of a drop.
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +154,32 @@ pub(crate) struct Events {
     pub(crate) limit: u32,
 }
 
+/// Longest time that agents keep who kept whom waiting.
+const LONGEST_BLAME: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Args)]
+pub(crate) struct Blame {
+    /// The unit that waits; `.service` may be left out.
+    pub(crate) unit: String,
+    /// Only waits for this resource.
+    #[arg(long, value_enum)]
+    pub(crate) resource: Option<Resource>,
+    /// How far back, at most 5m.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = blame_duration)]
+    pub(crate) last: Duration,
+}
+
+/// What units wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Resource {
+    /// Time on a CPU.
+    Cpu,
+    /// Requests to a block device.
+    Disk,
+    /// Memory that had to be reclaimed first.
+    Memory,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     /// Host to begin with; the first one when not given.
@@ -166,6 +197,9 @@ pub(crate) enum Local {
     Attest(Attest),
     /// Shows the agent's own state: connection, cost and losses.
     Status,
+    /// Shows what this host gives the agent, what is missing, what that costs and how
+    /// to get it; the exit code is 1 when signals are missing.
+    Doctor,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +240,14 @@ fn measure_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration > Duration::from_secs(10) {
         return Err("measure for at most 10s: the kernel's accounting costs every program".into());
+    }
+    Ok(duration)
+}
+
+fn blame_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration > LONGEST_BLAME {
+        return Err("agents keep who kept whom waiting for 5m".into());
     }
     Ok(duration)
 }
@@ -254,6 +296,9 @@ mod tests {
             "holdfast events --limit 0",
             "holdfast local",
             "holdfast local probes --measure 1m",
+            "holdfast blame",
+            "holdfast blame a.service --last 6m",
+            "holdfast blame a.service --resource network",
             "holdfast nonsense",
         ] {
             assert_eq!(parse(line).map(|_| ()).unwrap_err().exit_code(), 2, "{line}");

@@ -53,6 +53,8 @@ pub(crate) enum Error {
     Output(#[source] io::Error),
     #[error("cannot write the answer as JSON: {0}")]
     Json(#[source] serde_json::Error),
+    #[error("{0} of the things above cost this host signals")]
+    Missing(usize),
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -85,7 +87,9 @@ impl Error {
             }
             Self::NoAnswer { .. } => "Try again with a longer --timeout, or look at its log.",
             Self::Ended { .. } => "Run the command again once it is back.",
-            Self::NotFound(_) => "See `holdfast hosts` and `holdfast signals` for what there is.",
+            Self::NotFound(_) => {
+                "See `holdfast hosts`, `holdfast units` and `holdfast signals` for what there is."
+            }
             Self::NotProven(_) => "Run the command again; if it stays so, report it with --json.",
             Self::Refused { .. } => {
                 "Check the arguments, and that both sides have the same version."
@@ -99,6 +103,7 @@ impl Error {
             Self::Terminal(_) => "Use `holdfast top --once` instead.",
             Self::Output(_) => "Check that the place it is redirected to has room.",
             Self::Json(_) => "Leave out --json to see the answer as a table.",
+            Self::Missing(_) => "Each says by what remedy they can be had.",
             Self::Runtime(_) => "Check the limits on open files and memory of this shell.",
         }
     }

@@ -8,7 +8,8 @@ use crate::{error::Error, output::Output};
 pub(crate) const TEXT: &str = "\
 Exit codes:
   0  Fine. A closed pipe counts as fine.
-  1  An error: the answer could not be given or printed, or a probe failed its proof.
+  1  An error: the answer could not be given or printed. Of `local doctor`: signals are
+     missing. Of `local attest`: a probe failed its proof.
   2  The command line is wrong.
   3  The collector, or the agent of this host, cannot be reached or does not answer.
 

@@ -32,7 +32,7 @@ impl Detail {
     pub(crate) fn from_wire(answer: &v1::GetHostResponse, catalogue: &Catalogue) -> Option<Self> {
         Some(Self {
             host: Host::from_wire(answer.host.as_ref()?),
-            probes: probes::from_wire(&answer.probe, false),
+            probes: probes::from_wire(&answer.probe),
             values: value::all(&answer.latest, catalogue),
         })
     }
@@ -174,7 +174,7 @@ Units are listed by `holdfast units --host web1`.
         assert!(
             names.ends_with(
                 "units uptime_seconds values values.count values.device values.end_unix_ms \
-             values.interface values.kind values.last values.max values.mean values.measure \
+             values.interface values.kind values.label values.last values.max values.mean values.measure \
              values.min values.owner values.p50 values.p90 values.p99 values.samples \
              values.signal values.sum values.unit"
             ),

@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod attest;
+mod blame;
 mod catalogue;
 mod cli;
 mod completion;
 mod connection;
+mod doctor;
 mod error;
 mod events;
 mod exit_codes;
@@ -87,6 +89,10 @@ async fn run(cli: Cli) -> Result<(), Error> {
             attest::run(&mut agent(&global).await?, &mut output, &options).await
         }
         Command::Local(Local::Status) => status::run(&mut agent(&global).await?, &mut output).await,
+        Command::Blame(options) => {
+            blame::run(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Doctor) => doctor::run(&mut agent(&global).await?, &mut output).await,
         Command::Completion(options) => completion::run(&mut output, &options),
         Command::Version => version::run(&mut output),
         Command::ExitCodes => exit_codes::run(&mut output),

@@ -44,6 +44,11 @@ pub(crate) fn share(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
 }
 
+/// A small share in per cent, such as that of one program in a core.
+pub(crate) fn small_share(ratio: f64) -> String {
+    if ratio.abs() >= 0.01 { share(ratio) } else { format!("{:.3} %", ratio * 100.0) }
+}
+
 /// A time span of seconds to days in its two largest units.
 pub(crate) fn span(span: Duration) -> String {
     let s = span.as_secs();

@@ -89,6 +89,10 @@ pub(crate) struct Probe {
     pub(crate) reason: Option<String>,
     /// 0 reads files only, 2 needs eBPF with the kernel's type information.
     pub(crate) level: u32,
+    /// How deep it looks; null for one that is not governed.
+    pub(crate) depth: Option<String>,
+    /// What its programs cost, as a share of one core; null where that is not known.
+    pub(crate) cost: Option<f64>,
     pub(crate) programs: Vec<Program>,
     pub(crate) proof: Proof,
     /// Why it is not proven; null when it is.
@@ -135,8 +139,14 @@ pub(crate) fn reason(text: &str) -> Option<String> {
     Some(clean(text)).filter(|text| !text.is_empty())
 }
 
-/// Of the wire. `measured` says whether cost was asked for.
-pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe> {
+/// Of the wire, as a collector knows it.
+pub(crate) fn from_wire(probes: &[v1::ProbeReport]) -> Vec<Probe> {
+    with_costs(probes, false, false)
+}
+
+/// Of the wire. `measured` says whether events and their time were asked for, `costed`
+/// whether the agent knows what its probes cost.
+fn with_costs(probes: &[v1::ProbeReport], measured: bool, costed: bool) -> Vec<Probe> {
     let program = |program: &v1::ProgramReport| Program {
         name: clean(&program.name),
         variant: clean(&program.variant),
@@ -151,6 +161,8 @@ pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe
         state: State::from_wire(probe.state),
         reason: reason(&probe.reason),
         level: probe.level,
+        depth: reason(&probe.depth),
+        cost: Some(probe.cost).filter(|_| costed && !probe.depth.is_empty()),
         programs: probe.program.iter().map(program).collect(),
         proof: Proof::from_wire(probe.proof),
         proof_reason: reason(&probe.proof_reason),
@@ -159,9 +171,25 @@ pub(crate) fn from_wire(probes: &[v1::ProbeReport], measured: bool) -> Vec<Probe
     probes.iter().map(probe).collect()
 }
 
+/// What all programs cost by themselves, and may.
+#[derive(Debug, Serialize)]
+struct Cost {
+    /// As a share of one core.
+    ratio: f64,
+    budget: f64,
+    /// `measured` by the kernel's accounting, or `estimated` from counts of events.
+    basis: String,
+    /// How long ago what an event costs was measured; null when it was not.
+    age_seconds: Option<f64>,
+    /// Why it is not measured; null when it is.
+    note: Option<String>,
+}
+
 /// All probes, and what their maps take.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// Null when nothing is known yet, or no program is loaded.
+    cost: Option<Cost>,
     /// Whether cost was asked for and could be measured.
     measured: bool,
     /// Why not, when it was asked for.
@@ -189,10 +217,20 @@ pub(crate) async fn run(
 fn report(answer: &v1::GetProbesResponse, asked: bool) -> Report {
     let measure_error = reason(&answer.measure_error);
     let measured = asked && measure_error.is_none();
+    let basis = clean(&answer.cost_basis);
+    let known = answer.cost_budget > 0.0 && matches!(basis.as_str(), "measured" | "estimated");
+    let age_seconds = Some(answer.cost_age_seconds).filter(|_| basis == "measured");
     Report {
+        cost: known.then(|| Cost {
+            ratio: answer.cost,
+            budget: answer.cost_budget,
+            basis,
+            age_seconds,
+            note: reason(&answer.cost_note),
+        }),
         measured,
         measure_error,
-        probes: from_wire(&answer.probe, measured),
+        probes: with_costs(&answer.probe, measured, known),
         map_bytes: answer.map_bytes,
         map_limit_bytes: answer.map_limit_bytes,
         slots_used: answer.slots_used,
@@ -204,6 +242,17 @@ fn text(report: &Report, look: &Look) -> String {
     let mut text = table(&report.probes, look);
     if let Some(error) = &report.measure_error {
         text += &format!("\nThe programs were not measured: {error}.\n");
+    }
+    if let Some(cost) = &report.cost {
+        let when = match cost.age_seconds {
+            Some(age) => format!("measured {age:.0} s ago"),
+            None => cost.basis.clone(),
+        };
+        let (ratio, budget) = (measure::small_share(cost.ratio), measure::small_share(cost.budget));
+        text += &format!("\nThe programs cost {ratio} of one core, budget {budget} ({when}).\n");
+        if let Some(note) = &cost.note {
+            text += &format!("They are not measured: {note}.\n");
+        }
     }
     if report.map_limit_bytes > 0 {
         text += &format!(
@@ -217,33 +266,44 @@ fn text(report: &Report, look: &Look) -> String {
     text
 }
 
-/// A line for each probe, and below it one for each of its programs.
+/// A line for each probe, and below it one for each of its programs. Depth and cost
+/// are shown where they are known: on the host itself.
 pub(crate) fn table(probes: &[Probe], look: &Look) -> String {
-    let mut table = Table::new(
-        look,
-        &[
-            left("PROBE"),
-            left("VARIANT"),
-            left("STATE"),
-            right("EVENTS/S"),
-            right("NS/EVENT"),
-            right("MAPS"),
-            left("REASON"),
-        ],
-    );
+    let governed = probes.iter().any(|probe| probe.depth.is_some());
+    let shown_column = |column: usize| governed || !(3..=4).contains(&column);
+    let columns = [
+        left("PROBE"),
+        left("VARIANT"),
+        left("STATE"),
+        left("DEPTH"),
+        right("COST"),
+        right("EVENTS/S"),
+        right("NS/EVENT"),
+        right("MAPS"),
+        left("REASON"),
+    ];
+    let columns = columns.into_iter().enumerate().filter(|(n, _)| shown_column(*n));
+    let mut table = Table::new(look, &columns.map(|(_, column)| column).collect::<Vec<_>>());
+    let mut line = |cells: [(String, Tone); 9]| {
+        let cells = cells.into_iter().enumerate().filter(|(n, _)| shown_column(*n));
+        table.toned(cells.map(|(_, cell)| cell));
+    };
+    let nothing = || (String::new(), Tone::Plain);
     let plain = |text: String| (text, Tone::Plain);
     let number = |value: Option<f64>| plain(value.map_or_else(String::new, measure::count));
-    let reason = |reason: &Option<String>| plain(reason.clone().unwrap_or_default());
+    let text = |text: &Option<String>| plain(text.clone().unwrap_or_default());
     for probe in probes {
         let variant = if probe.level == 0 { "files" } else { "eBPF" };
-        table.toned([
+        line([
             plain(probe.name.clone()),
             (variant.to_owned(), Tone::Faint),
             probe.state_cell(),
-            plain(String::new()),
-            plain(String::new()),
-            plain(String::new()),
-            reason(&probe.remark()),
+            text(&probe.depth),
+            plain(probe.cost.map_or_else(String::new, measure::small_share)),
+            nothing(),
+            nothing(),
+            nothing(),
+            text(&probe.remark()),
         ]);
         for program in &probe.programs {
             let maps = if program.map_bytes == 0 {
@@ -251,14 +311,16 @@ pub(crate) fn table(probes: &[Probe], look: &Look) -> String {
             } else {
                 measure::bytes(program.map_bytes as f64)
             };
-            table.toned([
+            line([
                 plain(format!("  {}", program.name)),
                 (program.variant.clone(), Tone::Faint),
                 program.state.cell(),
+                nothing(),
+                nothing(),
                 number(program.events_per_second),
                 number(program.ns_per_event.map(f64::round)),
                 plain(maps),
-                reason(&program.reason),
+                text(&program.reason),
             ]);
         }
     }
@@ -302,6 +364,8 @@ pub(crate) mod tests {
                 state: v1::ProbeState::Degraded.into(),
                 reason: "forks are not counted".into(),
                 level: 2,
+                depth: "gated".into(),
+                cost: 0.0123,
                 proof: v1::ProbeProof::Pending.into(),
                 program: vec![
                     program("sched_switch", v1::ProbeState::Active, ""),
@@ -325,6 +389,11 @@ pub(crate) mod tests {
             slots_used: 12,
             slots: 256,
             measure_error: String::new(),
+            cost: 0.0124,
+            cost_budget: 0.01,
+            cost_basis: "measured".to_owned(),
+            cost_age_seconds: 3.2,
+            cost_note: String::new(),
         };
         capture(json, |output| output.show(&report(&answer, measured), text).unwrap())
     }
@@ -334,12 +403,14 @@ pub(crate) mod tests {
         assert_eq!(
             shown(true, false),
             "\
-PROBE           VARIANT  STATE     EVENTS/S  NS/EVENT   MAPS  REASON
-procfs          files    active                               not proven: it reads files
+PROBE           VARIANT  STATE     DEPTH   COST  EVENTS/S  NS/EVENT   MAPS  REASON
+procfs          files    active                                             not proven: it reads files
 exit            eBPF     proven
-sched           eBPF     degraded                             forks are not counted
-  sched_switch  tp_btf   active       15.3k       231  1 MiB
-  sched_fork    tp_btf   off              0                   no such tracepoint
+sched           eBPF     degraded  gated  1.2 %                             forks are not counted
+  sched_switch  tp_btf   active                     15.3k       231  1 MiB
+  sched_fork    tp_btf   off                            0                   no such tracepoint
+
+The programs cost 1.2 % of one core, budget 1.0 % (measured 3 s ago).
 
 Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
 "
@@ -360,10 +431,38 @@ Maps take 1 MiB of at most 4 MiB; 12 of 256 unit slots are in use.
     }
 
     #[test]
+    fn an_estimate_says_so_and_why() {
+        let answer = v1::GetProbesResponse {
+            probe: wire(),
+            cost: 0.0005,
+            cost_budget: 0.01,
+            cost_basis: "estimated".to_owned(),
+            cost_note: "it needs CAP_SYS_ADMIN".to_owned(),
+            ..Default::default()
+        };
+        let shown = text(&report(&answer, false), &crate::output::plain());
+        let line = "The programs cost 0.050 % of one core, budget 1.0 % (estimated).";
+        assert!(shown.contains(line) && shown.contains("CAP_SYS_ADMIN"), "{shown}");
+        let unknown = v1::GetProbesResponse { cost_basis: "unknown".to_owned(), ..answer };
+        let shown = text(&report(&unknown, false), &crate::output::plain());
+        assert!(!shown.contains("cost ") && !shown.contains("1.2 %"), "{shown}");
+    }
+
+    #[test]
+    fn a_collector_knows_nothing_of_depth_and_cost() {
+        let mut probes = wire();
+        probes.iter_mut().for_each(|probe| probe.depth.clear());
+        let shown = table(&from_wire(&probes), &crate::output::plain());
+        assert!(!shown.contains("DEPTH") && !shown.contains("COST"), "{shown}");
+    }
+
+    #[test]
     fn field_names_are_stable() {
         assert_eq!(
             field_names(&shown(true, true)).join(" "),
-            "map_bytes map_limit_bytes measure_error measured probes probes.level probes.name probes.programs \
+            "cost cost.age_seconds cost.basis cost.budget cost.note cost.ratio \
+             map_bytes map_limit_bytes measure_error measured probes probes.cost probes.depth \
+             probes.level probes.name probes.programs \
              probes.programs.events_per_second probes.programs.map_bytes probes.programs.name \
              probes.programs.ns_per_event probes.programs.reason probes.programs.state \
              probes.programs.variant probes.proof probes.proof_reason probes.proven_unix_ms probes.reason \

@@ -120,6 +120,7 @@ fn wanted(instance: &Instance) -> (Option<Owner>, &str) {
         Instance { unit: Some(unit), .. } => (Some(Owner::Unit), unit),
         Instance { device: Some(device), .. } => (Some(Owner::Device), device),
         Instance { interface: Some(interface), .. } => (Some(Owner::Interface), interface),
+        Instance { label: Some(label), .. } => (Some(Owner::Label), label),
         _ => (None, ""),
     }
 }
@@ -321,6 +322,10 @@ vdb       20  4 KiB/s  4 KiB/s  4 KiB/s  4 KiB/s
         assert_eq!(names(select(all(), &vdb)), ["vdb"]);
         let unit = Instance { unit: Some("vdb".into()), ..Instance::default() };
         assert!(select(all(), &unit).is_empty());
+        let drops = latest("network.drops", v1::Owner::Label, "NO_SOCKET", 3.0);
+        let drops = || vec![series(&drops, v1::SignalKind::Counter, "count"), rate("vda")];
+        let label = Instance { label: Some("NO_SOCKET".into()), ..Instance::default() };
+        assert_eq!(names(select(drops(), &label)), ["NO_SOCKET"]);
     }
 
     #[test]
@@ -328,7 +333,7 @@ vdb       20  4 KiB/s  4 KiB/s  4 KiB/s  4 KiB/s
         let json = capture(true, |output| output.show(&[histogram()][..], text).unwrap());
         assert_eq!(
             field_names(&json).join(" "),
-            "device host interface kind measure owner points points.count points.end_unix_ms \
+            "device host interface kind label measure owner points points.count points.end_unix_ms \
              points.last points.max points.mean points.min points.p50 points.p90 points.p99 \
              points.samples points.sum points.window_ms signal unit"
         );

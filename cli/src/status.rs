@@ -142,7 +142,7 @@ cost       0.0 s CPU time, 0 B resident, 0 B of eBPF maps
             field_names(&shown(true)).join(" "),
             "agent agent.cpu_seconds agent.losses agent.map_bytes agent.rss_bytes agent_version \
              collector connected host kernel_release last_error units uptime_seconds values \
-             values.device values.interface values.last values.owner values.samples values.signal \
+             values.device values.interface values.label values.last values.owner values.samples values.signal \
              values.unit"
         );
     }

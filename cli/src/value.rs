@@ -57,13 +57,14 @@ impl Statistics {
     }
 }
 
-/// Whom a series belongs to; the one of the three names that applies is set.
+/// Whom a series belongs to; the one of the names that applies is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Scope {
     pub(crate) owner: Owner,
     pub(crate) unit: Option<String>,
     pub(crate) device: Option<String>,
     pub(crate) interface: Option<String>,
+    pub(crate) label: Option<String>,
 }
 
 impl Scope {
@@ -75,12 +76,13 @@ impl Scope {
             unit: name(Owner::Unit),
             device: name(Owner::Device),
             interface: name(Owner::Interface),
+            label: name(Owner::Label),
         }
     }
 
-    /// The unit, device or interface; empty for the host.
+    /// The unit, device, interface or label; empty for the host.
     pub(crate) fn instance(&self) -> &str {
-        [&self.unit, &self.device, &self.interface]
+        [&self.unit, &self.device, &self.interface, &self.label]
             .into_iter()
             .find_map(Option::as_deref)
             .unwrap_or_default()

@@ -31,6 +31,8 @@ pub enum Owner {
     Device,
     /// A network interface.
     Interface,
+    /// A named class that is none of these: the reason of a drop, an error number.
+    Label,
 }
 
 /// One row of an agent's catalogue.
@@ -65,7 +67,7 @@ pub type Catalogue = Arc<[Arc<Signal>]>;
 pub struct SeriesKey {
     /// The signal.
     pub signal: Arc<Signal>,
-    /// Unit, device or interface; empty for the host.
+    /// Unit, device, interface or label; empty for the host.
     pub instance: Name,
 }
 

@@ -46,6 +46,15 @@ pub fn unix_ms() -> u64 {
         .unwrap_or_default()
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds, only to be compared with what the kernel's
+/// programs read from the same clock.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(|t| u64::try_from(Duration::from(t).as_nanos()).unwrap_or_default())
+        .unwrap_or_default()
+}
+
 /// CPU time this process has used, user and system.
 #[must_use]
 pub fn process_cpu() -> Duration {

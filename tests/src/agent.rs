@@ -30,7 +30,17 @@ impl Agent {
     ///
     /// When it does not come up.
     pub async fn start(host: &str, collector: &str) -> Result<Self> {
+        Self::start_with(host, collector, "").await
+    }
+
+    /// The same with this text as its configuration file.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_with(host: &str, collector: &str, config: &str) -> Result<Self> {
         let folder = folder()?;
+        fs::write(folder.path().join("agent.toml"), config)?;
         let command = process::leashed(&programs::path("holdfast-agent")?);
         Self::run(folder, command, host, collector).await
     }
@@ -41,7 +51,27 @@ impl Agent {
     ///
     /// When it does not come up.
     pub async fn start_unprivileged(host: &str, collector: &str) -> Result<Self> {
+        Self::start_as_nobody(host, collector, "", "-all").await
+    }
+
+    /// The same with this text as its configuration file, and as a user with the
+    /// rights that the packaged service has: to load eBPF programs, and no more.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_as_service(host: &str, collector: &str, config: &str) -> Result<Self> {
+        Self::start_as_nobody(host, collector, config, "-all,+bpf,+perfmon").await
+    }
+
+    async fn start_as_nobody(
+        host: &str,
+        collector: &str,
+        config: &str,
+        capabilities: &str,
+    ) -> Result<Self> {
         let folder = folder()?;
+        fs::write(folder.path().join("agent.toml"), config)?;
         // Where cargo builds, that user may not look.
         let program = folder.path().join("holdfast-agent");
         fs::copy(programs::path("holdfast-agent")?, &program).context("cannot copy the agent")?;
@@ -50,7 +80,8 @@ impl Agent {
         }
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"]);
+        command.args(["--bounding-set", capabilities, "--inh-caps", capabilities]);
+        command.args(["--ambient-caps", capabilities, "--no-new-privs"]);
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         Self::run(folder, command, host, collector).await
     }
@@ -61,15 +92,20 @@ impl Agent {
         host: &str,
         collector: &str,
     ) -> Result<Self> {
-        let path = |name: &str| -> PathBuf { folder.path().join(name) };
-        command.arg("run").arg("--config").arg(path("agent.toml"));
-        command.arg("--state-dir").arg(path("state"));
-        command.arg("--socket").arg(path("agent.sock"));
-        command.args(["--metrics", "127.0.0.1:0", "--summary-interval", "1s"]);
-        command.args(["--host-name", host, "--collector", collector]);
-        let mut process = Process::start(&mut command, path("log"))?;
-        process.addresses(&path("state")).await?;
+        let process = launch(&folder, &mut command, host, collector).await?;
         Ok(Self { process, folder })
+    }
+
+    /// Starts it again after [`Self::stop`], with the same state.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub async fn start_again(&mut self, host: &str, collector: &str) -> Result<()> {
+        fs::remove_file(self.folder.path().join("state/addresses.json")).ok();
+        let mut command = process::leashed(&programs::path("holdfast-agent")?);
+        self.process = launch(&self.folder, &mut command, host, collector).await?;
+        Ok(())
     }
 
     /// Ends it in an orderly way, in under two seconds.
@@ -109,6 +145,24 @@ impl Agent {
         ensure!(answer.code == Some(0), "{:?}: {}", answer.code, answer.stderr);
         serde_json::from_str(&answer.stdout).context("no JSON")
     }
+}
+
+/// Runs `command` as an agent with the state in `folder` until it has come up.
+async fn launch(
+    folder: &TempDir,
+    command: &mut Command,
+    host: &str,
+    collector: &str,
+) -> Result<Process> {
+    let path = |name: &str| -> PathBuf { folder.path().join(name) };
+    command.arg("run").arg("--config").arg(path("agent.toml"));
+    command.arg("--state-dir").arg(path("state"));
+    command.arg("--socket").arg(path("agent.sock"));
+    command.args(["--metrics", "127.0.0.1:0", "--summary-interval", "1s"]);
+    command.args(["--host-name", host, "--collector", collector]);
+    let mut process = Process::start(command, path("log"))?;
+    process.addresses(&path("state")).await?;
+    Ok(process)
 }
 
 /// Temporary state and an empty configuration, so that the host's own does not count.

@@ -57,6 +57,12 @@ impl Cgroup {
         write(&limit, &bytes.to_string())
     }
 
+    /// The folder that limits memory, where it is one of version 1: others may join it
+    /// and stay in units of their own.
+    pub(crate) fn memory_folder(&self) -> Option<&Path> {
+        self.memory.as_deref()
+    }
+
     /// The folders that a process has to join.
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         self.memory.iter().chain([&self.unit]).cloned().collect()

@@ -121,6 +121,9 @@ fn hosts() -> Result<()> {
     shell::run(Command::new(shell::OURSELVES).arg("hosts-test"))
 }
 
+/// Whom signals belong to.
+const OWNERS: [&str; 5] = ["host", "unit", "device", "interface", "label"];
+
 /// The report has the promised shape and says that every probe works, and why if
 /// one works in part only.
 fn check_report(report: &Value) -> Result<()> {
@@ -133,7 +136,7 @@ fn check_report(report: &Value) -> Result<()> {
         ensure!(probe["state"] == "active" || partly, "a probe does not work: {probe}");
     }
     for signal in rows("signals")? {
-        let known = ["host", "unit", "device", "interface"].iter().any(|o| signal["owner"] == **o);
+        let known = OWNERS.iter().any(|o| signal["owner"] == **o);
         let shaped = signal["name"].is_string() && known && signal["samples"].is_u64();
         ensure!(shaped, "a signal of the wrong shape: {signal}");
     }

@@ -90,6 +90,7 @@ fn signals(json: &str) -> Result<String> {
         ("unit", "Of a systemd unit"),
         ("device", "Of a block device"),
         ("interface", "Of a network interface"),
+        ("label", "Of a named class, such as the reason of a drop"),
     ] {
         write!(text, "\n## {title}\n\n| signal | kind | measure | probe | meaning |\n")?;
         text += "|---|---|---|---|---|\n";

@@ -23,8 +23,8 @@ const COLLECTOR: &str = "holdfast-collector.service";
 const SOON: Duration = Duration::from_secs(20);
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(2);
-/// Bits of `CAP_PERFMON` and `CAP_BPF`.
-const AGENT_CAPABILITIES: u64 = 1 << 38 | 1 << 39;
+/// Bits of `CAP_SYSLOG`, `CAP_PERFMON` and `CAP_BPF`.
+const AGENT_CAPABILITIES: u64 = 1 << 34 | 1 << 38 | 1 << 39;
 
 /// Which packages.
 #[derive(clap::Args)]
@@ -42,6 +42,7 @@ const CHECKS: &[Check] = &[
     ("packages install and both services say that they are ready", installs),
     ("both services run confined", confined),
     ("the fleet shows the host as up", host_is_up),
+    ("the kernel's log is read, and no other device can be", log_only),
     ("every eBPF program runs with the unit's own rights", programs_run),
     ("killed services come back", killed_comes_back),
     ("a hung agent is restarted by the watchdog", hung_comes_back),
@@ -142,6 +143,28 @@ fn host_is_up(scene: &Scene) -> Result<()> {
         let up = |host: &Value| host["host"] == scene.host.name() && host["state"] == "up";
         Ok(hosts.as_array().is_some_and(|hosts| hosts.iter().any(up)).then_some(()))
     })
+}
+
+/// The probe of the kernel's log works with the unit's own rights, and a process in
+/// the unit's cgroup can open no disk, whatever its user and capabilities.
+fn log_only(scene: &Scene) -> Result<()> {
+    let report = scene.ask(["local", "probes"])?;
+    let probes = report["probes"].as_array().context("no probes")?;
+    let kmsg = probes.iter().find(|probe| probe["name"] == "kmsg").context("no such probe")?;
+    ensure!(kmsg["state"] == "active", "not active: {kmsg}");
+    let join = "echo $$ > /sys/fs/cgroup/system.slice/holdfast-agent.service/cgroup.procs";
+    let open = |what: &str| {
+        scene.host.try_run(["sh", "-c", &format!("{join} && {what}")]).map(|output| said(&output))
+    };
+    let read = open("exec 3< /dev/kmsg && echo fine")?;
+    ensure!(read.contains("fine"), "the log cannot be read: {read}");
+    for refused in
+        ["exec 3> /dev/kmsg", "mknod /run/holdfast-disk b 7 0; exec 3< /run/holdfast-disk"]
+    {
+        let answer = open(&format!("{refused} && echo fine"))?;
+        ensure!(answer.contains("not permitted"), "{refused}: {answer}");
+    }
+    scene.host.run(["rm", "-f", "/run/holdfast-disk"]).map(drop)
 }
 
 fn programs_run(scene: &Scene) -> Result<()> {

@@ -95,6 +95,11 @@ impl Leashed {
         }
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+
     /// Asks it to end, waits, and kills it only when it does not.
     pub(crate) fn stop(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {

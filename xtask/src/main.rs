@@ -19,6 +19,7 @@ mod leash;
 mod package;
 mod provoke;
 mod shell;
+mod soak;
 mod stack;
 mod stop;
 mod test;
@@ -54,6 +55,8 @@ enum Job {
     HostsTest(hosts_test::Args),
     /// Build the .deb and .rpm packages
     Package(package::Args),
+    /// Run the programs under churn for a long time
+    Soak(soak::Args),
     /// Run every test that can run on this machine
     Test(test::Args),
     /// Check the rules of the house that the compiler does not
@@ -64,6 +67,9 @@ enum Job {
     /// Become the first process of a test host
     #[command(hide = true)]
     HostInit(testhost::init::Args),
+    /// Be one of several units that share this machine, until killed
+    #[command(hide = true)]
+    Neighbour(provoke::neighbour::Args),
     /// Load this machine until killed
     #[command(hide = true)]
     Provoke(provoke::Args),
@@ -86,12 +92,14 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Docs(args) => docs::run(&args),
         Job::Ebpf(args) => ebpf::run(&args),
         Job::Demo(args) => demo::run(&args),
+        Job::Soak(args) => soak::run(&args),
         Job::Test(args) => test::run(&args),
         Job::Tidy(args) => tidy::run(&args),
         Job::HostsTest(args) => hosts_test::run(&args),
         Job::Package(args) => package::run(&args),
         Job::HostInit(args) => testhost::init::run(&args),
         Job::Leash(args) => leash::run(&args),
+        Job::Neighbour(args) => provoke::neighbour::run(&args),
         Job::Provoke(args) => provoke::run(&args),
     }
 }

@@ -64,6 +64,19 @@ pub unsafe fn record(histogram: *mut Histogram, value: u64) {
     }
 }
 
+/// Counts `value` for `n` like it in a distribution of this CPU.
+///
+/// # Safety
+///
+/// As for [`record`].
+#[inline(always)]
+pub unsafe fn record_many(histogram: *mut Histogram, value: u64, n: u32) {
+    unsafe {
+        *bucket(histogram, value) += n;
+        (*histogram).sum += value * u64::from(n);
+    }
+}
+
 /// Counts `value` in a distribution that all CPUs share.
 ///
 /// # Safety

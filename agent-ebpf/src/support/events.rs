@@ -5,6 +5,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
 use holdfast_agent_ebpf::cells::ProcessCell;
 use holdfast_agent_ebpf::loss::Loss;
+use holdfast_agent_ebpf::records::kind::WINDOWS;
 use holdfast_agent_ebpf::records::{EVENTS_PER_SECOND, Event, RING_BYTES};
 
 use super::count::lost;
@@ -61,7 +62,7 @@ pub unsafe fn send(subject: &Subject, pid: u32, status: u32, command: [u64; 2]) 
 #[inline(always)]
 unsafe fn let_through(kind: u32, cell: *mut ProcessCell, at_ns: u64) -> bool {
     // SAFETY: a whole cell; kinds are constants below the number of windows.
-    let window = unsafe { &mut *(&raw mut (*cell).windows[kind as usize & 1]) };
+    let window = unsafe { &mut *(&raw mut (*cell).windows[kind as usize & (WINDOWS - 1)]) };
     let second = at_ns / 1_000_000_000;
     if window.second != second {
         window.second = second;

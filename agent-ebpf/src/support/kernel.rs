@@ -1,5 +1,6 @@
 //! Reading the kernel's memory, and what the agent found out about it.
 
+use core::arch::asm;
 use core::ffi::c_void;
 
 use holdfast_agent_ebpf::offsets::Offsets;
@@ -52,6 +53,21 @@ pub unsafe fn member<T: Copy>(base: Pointer, offset: u32) -> T {
     // Volatile: a plain load lets the compiler assume that `base` is not null,
     // split the load, or move it before a check.
     unsafe { base.wrapping_byte_add(offset as usize).cast::<T>().read_volatile() }
+}
+
+/// A pointer as a number to look up by: unique, and the same in all programs.
+///
+/// It is the distance from one of our globals, because the difference of two pointers
+/// is the only arithmetic on them that the verifier takes for a number.
+#[inline(always)]
+pub fn identity(pointer: Pointer) -> u64 {
+    let mut number = pointer as u64;
+    // In assembly, so that the compiler does not calculate with the pointer first.
+    // SAFETY: a subtraction of registers.
+    unsafe {
+        asm!("{0} -= {1}", inout(reg) number, in(reg) core::ptr::from_ref(&OFFSETS));
+    }
+    number
 }
 
 /// Id of the cgroup (of version 2) that `cgroup` points to.

@@ -73,7 +73,9 @@ pub enum Change {
 /// See [`Error`].
 pub fn mount_point(root: &Root) -> Result<PathBuf, Error> {
     let path = root.path("proc/self/mountinfo");
-    let table = fs::read_to_string(&path).map_err(|error| Error::Mounts { path, error })?;
+    // Anybody's mount point, in whatever encoding, must not hide the hierarchy.
+    let table = fs::read(&path).map_err(|error| Error::Mounts { path, error })?;
+    let table = String::from_utf8_lossy(&table);
     let mount = table.lines().find_map(cgroup2_mount).ok_or(Error::NotMounted)?;
     Ok(root.path(mount.trim_start_matches('/')))
 }
@@ -374,5 +376,9 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(mount_point(&Root::new(dir.path())), Err(Error::Mounts { .. })));
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        let odd = [b"1 0 8:1 / /\xff rw - ext4 /dev/sda rw\n", line.as_bytes()].concat();
+        fs::write(dir.path().join("proc/self/mountinfo"), odd).unwrap();
+        assert!(mount_point(&Root::new(dir.path())).unwrap().ends_with("uni fied"));
     }
 }

@@ -40,29 +40,37 @@ impl Source {
         &self.path
     }
 
-    /// The file's present content.
+    /// The file's present content. Names that others gave (of interfaces, of mount
+    /// points) may be no UTF-8; then each such byte reads as `?`.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or read, is longer than 1 MiB or not UTF-8. The
-    /// next read opens it again.
+    /// The file cannot be opened or read, or is longer than 1 MiB. The next read opens
+    /// it again.
     pub fn read<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<&'b str> {
         let file = match &mut self.file {
             Some(file) => file,
             closed => closed.insert(File::open(&self.path)?),
         };
         match fill(file, &mut buffer.bytes) {
-            Ok(length) => {
-                let bytes = buffer.bytes.get(..length).unwrap_or_default();
-                std::str::from_utf8(bytes)
-                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-            }
+            Ok(length) => Ok(utf8(buffer.bytes.get_mut(..length).unwrap_or_default())),
             Err(error) => {
                 self.file = None;
                 Err(error)
             }
         }
     }
+}
+
+/// `bytes` as text, with `?` for what is no UTF-8.
+fn utf8(bytes: &mut [u8]) -> &str {
+    // Each turn mends one byte or more, so this ends.
+    while let Err(error) = std::str::from_utf8(bytes) {
+        let bad = error.valid_up_to();
+        let length = error.error_len().unwrap_or(bytes.len() - bad);
+        bytes.get_mut(bad..bad + length).unwrap_or_default().fill(b'?');
+    }
+    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Reads until the end: a short read does not mean the end in /proc.
@@ -117,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn absurd_files_are_errors() {
+    fn odd_bytes_are_replaced_and_absurd_files_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let mut buffer = Buffer::default();
-        fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert!(Source::new(path.clone()).read(&mut buffer).is_err());
+        fs::write(&path, b"\xc3\xa4\xff\xfe\xc3z").unwrap();
+        assert_eq!(Source::new(path.clone()).read(&mut buffer).unwrap(), "ä???z");
         fs::write(&path, vec![b'1'; FILE_BYTES + 1]).unwrap();
         assert!(Source::new(path).read(&mut buffer).is_err());
     }

@@ -3,6 +3,9 @@
 pub mod cgroup;
 pub mod facts;
 pub mod file;
+pub mod mounts;
+pub mod present;
+pub mod socket_diag;
 
 use std::path::{Path, PathBuf};
 

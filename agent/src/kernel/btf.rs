@@ -1,11 +1,13 @@
 //! A small reader of BTF, the kernel's own description of its types: where a
-//! member lies in its structure, and what arguments a tracepoint hands over.
+//! member lies in its structure, what arguments a tracepoint hands over, and what
+//! the values of an enumeration are called.
 //!
 //! One pass over the raw data remembers where each type begins and which of the
 //! wanted names it saw; nothing else is kept, and the whole is dropped after
 //! start. Everything read is bounds-checked: the data is input like any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Why BTF data cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,8 @@ pub(super) enum Argument {
     Pointer(String),
     /// `bool`.
     Bool,
+    /// A value of the enumeration of this name.
+    Enum(String),
     /// A number, or anything else.
     Other,
 }
@@ -80,11 +84,13 @@ const BOOL: u32 = 1 << 2;
 #[derive(Debug)]
 pub(super) struct Btf {
     data: Vec<u8>,
-    strings: std::ops::Range<usize>,
+    strings: Range<usize>,
     /// Where the record of each type begins; type 0 is `void` and has none.
     records: Vec<u32>,
-    /// Structures and type definitions among the wanted names.
+    /// Structures, enumerations and type definitions among the wanted names.
     named: HashMap<String, u32>,
+    /// Functions among them.
+    functions: HashMap<String, u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -112,7 +118,8 @@ impl Type {
 }
 
 impl Btf {
-    /// Parses `data`, remembering structures and type definitions named in `wanted`.
+    /// Parses `data`, remembering structures, enumerations, type definitions and
+    /// functions named in `wanted`.
     ///
     /// # Errors
     ///
@@ -132,8 +139,9 @@ impl Btf {
             if end > data.len() { Err(Error::Header) } else { Ok(start..end) }
         };
         let (types, strings) = (section(8, 12)?, section(16, 20)?);
-        let mut btf = Self { data, strings, records: vec![0], named: HashMap::new() };
-        let mut wanted: HashMap<&str, ()> = wanted.into_iter().map(|name| (name, ())).collect();
+        let (named, functions) = (HashMap::new(), HashMap::new());
+        let mut btf = Self { data, strings, records: vec![0], named, functions };
+        let wanted: HashSet<&str> = wanted.into_iter().collect();
 
         let mut at = types.start;
         while at < types.end {
@@ -144,11 +152,18 @@ impl Btf {
             }
             let id = btf.records.len() as u32;
             btf.records.push(at as u32);
-            if matches!(record.kind(), kind::STRUCT | kind::TYPEDEF) {
-                let name = btf.string(record.name).ok_or(Error::Malformed(at))?;
-                if wanted.remove(name).is_some() {
-                    let name = name.to_owned();
-                    btf.named.insert(name, id);
+            let names = match record.kind() {
+                kind::STRUCT | kind::TYPEDEF => Some(&mut btf.named),
+                // One without values is a mere announcement.
+                kind::ENUM | kind::ENUM64 if record.entries() > 0 => Some(&mut btf.named),
+                kind::FUNC => Some(&mut btf.functions),
+                _ => None,
+            };
+            if let Some(names) = names {
+                let name = string(&btf.data, &btf.strings, record.name);
+                let name = name.ok_or(Error::Malformed(at))?;
+                if wanted.contains(name) && !names.contains_key(name) {
+                    names.insert(name.to_owned(), id);
                 }
             }
             at = end;
@@ -156,7 +171,8 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Where the member of `path` ("structure.member.member") lies. `None` when
+    /// Where the member of `path` ("structure.member.member", or ".number" for an element
+    /// of an array) lies. `None` when
     /// there is no such member, when it is a bit field, or when the structure was not
     /// among the wanted names.
     #[must_use]
@@ -165,7 +181,7 @@ impl Btf {
         let mut id = *self.named.get(parts.next()?)?;
         let mut bits = 0u32;
         for name in parts {
-            let (member_bits, member) = self.find_member(self.resolve(id)?, name, DEPTH)?;
+            let (member_bits, member) = self.find_part(self.resolve(id)?, name)?;
             bits = bits.checked_add(member_bits)?;
             id = member;
         }
@@ -190,6 +206,32 @@ impl Btf {
         Some(Prototype { id, arguments: arguments.collect::<Option<_>>()? })
     }
 
+    /// The enumerators of enumeration `name`, in the order of the kernel's sources;
+    /// none when it is not among the wanted names. Values beyond 32 bits are left out.
+    #[must_use]
+    pub(super) fn enumerators(&self, name: &str) -> Vec<(u32, &str)> {
+        let ty = self.named.get(name).and_then(|id| self.get(*id));
+        let Some(ty) = ty.filter(|ty| matches!(ty.kind(), kind::ENUM | kind::ENUM64)) else {
+            return Vec::new();
+        };
+        let wide = ty.kind() == kind::ENUM64;
+        let each = if wide { 12 } else { 8 };
+        let read = |n: usize| {
+            let at = ty.at + RECORD + n * each;
+            let upper = if wide { u32_at(&self.data, at + 8)? } else { 0 };
+            let value = u32_at(&self.data, at + 4)?;
+            (upper == 0).then_some((value, self.string(u32_at(&self.data, at)?)?))
+        };
+        (0..ty.entries()).filter_map(read).collect()
+    }
+
+    /// Id of the function of this name; `None` when there is none or it was not among
+    /// the wanted names.
+    #[must_use]
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        self.functions.get(name).copied()
+    }
+
     fn argument(&self, id: u32) -> Argument {
         let Some(ty) = self.resolve(id) else { return Argument::Other };
         match ty.kind() {
@@ -202,8 +244,23 @@ impl Btf {
             {
                 Argument::Bool
             }
+            kind::ENUM | kind::ENUM64 => {
+                Argument::Enum(self.string(ty.name).unwrap_or_default().to_owned())
+            }
             _ => Argument::Other,
         }
+    }
+
+    /// Offset in bits and type of member `name` of `ty`, or of the element of that number.
+    fn find_part(&self, ty: Type, name: &str) -> Option<(u32, u32)> {
+        if ty.kind() != kind::ARRAY {
+            return self.find_member(ty, name, DEPTH);
+        }
+        let element = u32_at(&self.data, ty.at + RECORD)?;
+        let elements = u32_at(&self.data, ty.at + RECORD + 8)?;
+        let number = name.parse().ok().filter(|number| *number < elements)?;
+        let bits = self.size(element)?.checked_mul(8)?.checked_mul(number)?;
+        Some((bits, element))
     }
 
     /// Offset in bits and type of member `name` of `ty` or of its anonymous members.
@@ -286,9 +343,13 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
-        let bytes = self.data.get(self.strings.clone())?.get(offset as usize..)?;
-        std::str::from_utf8(&bytes[..bytes.iter().position(|&b| b == 0)?]).ok()
+        string(&self.data, &self.strings, offset)
     }
+}
+
+fn string<'a>(data: &'a [u8], strings: &Range<usize>, offset: u32) -> Option<&'a str> {
+    let bytes = data.get(strings.clone())?.get(offset as usize..)?;
+    std::str::from_utf8(&bytes[..bytes.iter().position(|&b| b == 0)?]).ok()
 }
 
 fn record_end(ty: Type) -> Option<usize> {
@@ -317,16 +378,20 @@ fn u32_at(data: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// BTF data that holds nothing but type definitions of the given names at the
-/// given ids: what a loader needs to know of the kernel's types to load a
+/// BTF data that holds nothing but type definitions and functions of the given names at
+/// the given ids: what a loader needs to know of the kernel's types to load a
 /// program for a tracepoint, without the other hundred thousand.
 #[must_use]
-pub(super) fn sparse(definitions: &[(u32, String)]) -> Vec<u8> {
+pub(super) fn sparse(definitions: &[(u32, String)], functions: &[(u32, String)]) -> Vec<u8> {
+    let all = || {
+        let definitions = definitions.iter().map(|(id, name)| (*id, name, kind::TYPEDEF));
+        definitions.chain(functions.iter().map(|(id, name)| (*id, name, kind::FUNC)))
+    };
     let (mut types, mut strings) = (Vec::<u32>::new(), vec![0u8]);
-    for id in 1..=definitions.iter().map(|(id, _)| *id).max().unwrap_or(0) {
-        match definitions.iter().find(|(wanted, _)| *wanted == id) {
-            Some((_, name)) => {
-                types.extend([strings.len() as u32, kind::TYPEDEF << 24, 0]);
+    for id in 1..=all().map(|(id, ..)| id).max().unwrap_or(0) {
+        match all().find(|(wanted, ..)| *wanted == id) {
+            Some((_, name, kind)) => {
+                types.extend([strings.len() as u32, kind << 24, 0]);
                 strings.extend(name.bytes().chain([0]));
             }
             None => types.extend([0, kind::PTR << 24, 0]),
@@ -388,10 +453,27 @@ mod tests {
         b.add("", kind::PTR, 0, 9, &[]); // 10
         b.add("btf_trace_hook", kind::TYPEDEF, 0, 10, &[]); // 11
         b.add("bits", kind::STRUCT, 1 | 1 << 31, 4, &[low, 1, 3 << 24 | 5]); // 12
+        let (one, two, far) = (b.name("ONE"), b.name("TWO"), b.name("FAR"));
+        b.add("why", kind::ENUM, 0, 4, &[]); // 13
+        b.add("why", kind::ENUM, 2, 4, &[one, 1, two, 2]); // 14
+        b.add("wide", kind::ENUM64, 2, 8, &[far, 1, 1, two, 2, 0]); // 15
+        b.add("", kind::FUNC_PROTO, 2, 0, &[0, 6, 0, 14]); // 16
+        b.add("", kind::PTR, 0, 16, &[]); // 17
+        b.add("btf_trace_reason", kind::TYPEDEF, 0, 17, &[]); // 18
         b.build()
     }
 
-    const WANTED: [&str; 3] = ["task", "bits", "btf_trace_hook"];
+    const WANTED: [&str; 6] = ["task", "bits", "btf_trace_hook", "why", "wide", "btf_trace_reason"];
+
+    #[test]
+    fn enumerators_by_name() {
+        let btf = Btf::parse(sample(), WANTED).unwrap();
+        assert_eq!(btf.enumerators("why"), [(1, "ONE"), (2, "TWO")]);
+        assert_eq!(btf.enumerators("wide"), [(2, "TWO")], "beyond 32 bits");
+        assert!(btf.enumerators("task").is_empty() && btf.enumerators("none").is_empty());
+        let reason = btf.tracepoint("reason").unwrap();
+        assert_eq!(reason.arguments, [Argument::Enum("why".to_owned())]);
+    }
 
     #[test]
     fn members_nested_and_anonymous() {
@@ -400,6 +482,10 @@ mod tests {
         assert_eq!(place("task.pid"), Some((8, 4)));
         assert_eq!(place("task.deep"), Some((16, 4)));
         assert_eq!(place("task.flag"), Some((20, 12)));
+        assert_eq!(place("task.flag.2"), Some((28, 4)));
+        for absent in ["task.flag.3", "task.flag.-1", "task.flag.x", "task.pid.0"] {
+            assert_eq!(place(absent), None, "{absent}");
+        }
         for absent in ["task.none", "task.pid.none", "none.pid", "bits.low", ""] {
             assert_eq!(place(absent), None, "{absent}");
         }
@@ -421,6 +507,7 @@ mod tests {
         let use_it = |data: Vec<u8>| {
             if let Ok(btf) = Btf::parse(data, WANTED) {
                 let _ = (btf.member("task.deep"), btf.member("task.flag"), btf.tracepoint("hook"));
+                let _ = (btf.enumerators("why"), btf.enumerators("wide"));
             }
         };
         for end in 0..whole.len() {
@@ -436,8 +523,10 @@ mod tests {
 
     #[test]
     fn sparse_data_keeps_ids() {
-        let data = sparse(&[(7, "btf_trace_a".to_owned()), (3, "btf_trace_b".to_owned())]);
-        let btf = Btf::parse(data, ["btf_trace_a", "btf_trace_b"]).unwrap();
+        let definitions = [(7, "btf_trace_a".to_owned()), (3, "btf_trace_b".to_owned())];
+        let data = sparse(&definitions, &[(5, "bpf_iter_c".to_owned())]);
+        let btf = Btf::parse(data, ["btf_trace_a", "btf_trace_b", "bpf_iter_c"]).unwrap();
         assert_eq!((btf.named["btf_trace_a"], btf.named["btf_trace_b"]), (7, 3));
+        assert_eq!((btf.function("bpf_iter_c"), btf.function("btf_trace_a")), (Some(5), None));
     }
 }

@@ -9,7 +9,10 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TaskCell, TcpCell, TcpReasons,
+    UnitBlockCell, UnitDiskCell, Word,
+};
 use holdfast_agent_ebpf::slots::Set;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -25,13 +28,25 @@ unsafe impl Cell for SchedCell {}
 // SAFETY: as above.
 unsafe impl Cell for BlockCell {}
 // SAFETY: as above.
+unsafe impl Cell for UnitDiskCell {}
+// SAFETY: as above.
+unsafe impl Cell for UnitBlockCell {}
+// SAFETY: as above.
 unsafe impl Cell for TcpCell {}
 // SAFETY: as above.
+unsafe impl Cell for TcpReasons {}
+// SAFETY: as above.
 unsafe impl Cell for ProcessCell {}
+// SAFETY: as above.
+unsafe impl Cell for CpuCell {}
+// SAFETY: as above.
+unsafe impl Cell for TaskCell {}
 // SAFETY: as above.
 unsafe impl Cell for Histogram {}
 // SAFETY: as above.
 unsafe impl Cell for Set {}
+// SAFETY: as above.
+unsafe impl Cell for IrqCell {}
 // SAFETY: a `Word` is one atomic integer.
 unsafe impl Cell for Word {}
 
@@ -125,6 +140,18 @@ impl<T: Cell> PerCpu<T> {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// How many CPUs there are cells for.
+    #[must_use]
+    pub fn cpus(&self) -> usize {
+        self.cells.len() / self.rows.max(1)
+    }
+
+    /// The cell of `row` on one CPU.
+    #[must_use]
+    pub fn get(&self, cpu: usize, row: usize) -> Option<&T> {
+        if row < self.rows { self.cells.get(cpu * self.rows + row) } else { None }
     }
 
     /// The cells of `row`, CPU by CPU.

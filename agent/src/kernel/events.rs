@@ -42,6 +42,17 @@ pub enum KernelEvent {
         /// When, on the boot-time clock.
         at_ns: u64,
     },
+    /// The kernel found a task that had waited in it for longer than it tolerates.
+    Hung {
+        /// Id of its cgroup.
+        cgroup_id: u64,
+        /// Its process id in the initial namespace.
+        pid: u32,
+        /// Its name.
+        command: String,
+        /// When, on the boot-time clock.
+        at_ns: u64,
+    },
 }
 
 /// The stream of events. There is one.
@@ -121,6 +132,7 @@ fn decode(record: &[u8]) -> Option<KernelEvent> {
             at_ns,
         }),
         kind::OOM => Some(KernelEvent::OomKill { cgroup_id, pid, command, at_ns }),
+        kind::HUNG => Some(KernelEvent::Hung { cgroup_id, pid, command, at_ns }),
         _ => None,
     }
 }

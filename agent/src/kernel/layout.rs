@@ -5,15 +5,23 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use holdfast_agent_ebpf::offsets::MEMBERS;
-use holdfast_agent_ebpf::settings::{Settings, state};
+use holdfast_agent_ebpf::settings::{Settings, rss, state};
 
 use super::btf::{self, Argument, Btf, Prototype};
+use super::names::Names;
+use super::programs::{Kind, Program};
 
 /// Tracepoints whose arguments are looked at.
 const SWITCH: &str = "sched_switch";
 const EXIT: &str = "sched_process_exit";
 const VICTIM: &str = "mark_victim";
 const RETRANSMIT: &str = "tcp_retransmit_skb";
+const DROP: &str = "kfree_skb";
+const RESET: &str = "tcp_send_reset";
+const ISSUE: &str = "block_rq_issue";
+const COMPLETE: &str = "block_rq_complete";
+/// What a program can be run for by the agent.
+const ITERATORS: [&str; 1] = ["task"];
 
 /// Offsets, settings, and what is missing.
 #[derive(Debug)]
@@ -22,8 +30,12 @@ pub(super) struct Layout {
     pub(super) offsets: [u32; MEMBERS.len()],
     /// Settings that follow from the kernel; sizes are not filled in.
     pub(super) settings: Settings,
+    /// What the kernel calls its reasons.
+    pub(super) names: Names,
     present: [bool; MEMBERS.len()],
     tracepoints: Vec<(&'static str, Prototype)>,
+    /// Ids of the functions that stand for iterators.
+    iterators: Vec<(&'static str, u32)>,
 }
 
 impl Layout {
@@ -48,15 +60,22 @@ impl Layout {
     fn parse(data: Vec<u8>, hooks: &BTreeSet<&'static str>) -> Result<Self, btf::Error> {
         let definitions: Vec<String> = hooks.iter().map(|hook| type_of(hook)).collect();
         let structures = MEMBERS.iter().filter_map(|m| m.path.split('.').next());
-        let btf = Btf::parse(data, definitions.iter().map(String::as_str).chain(structures))?;
+        let iterators = ITERATORS.map(function_of);
+        let names = definitions.iter().chain(&iterators).map(String::as_str);
+        let btf = Btf::parse(data, names.chain(structures).chain(Names::TYPES))?;
 
         let mut layout = Self {
             offsets: [0; MEMBERS.len()],
             settings: Settings::default(),
+            names: Names::read(&btf),
             present: [false; MEMBERS.len()],
             tracepoints: hooks
                 .iter()
                 .filter_map(|hook| Some((*hook, btf.tracepoint(hook)?)))
+                .collect(),
+            iterators: ITERATORS
+                .iter()
+                .filter_map(|name| Some((*name, btf.function(&function_of(name))?)))
                 .collect(),
         };
         let slots = layout.offsets.iter_mut().zip(&mut layout.present);
@@ -66,6 +85,9 @@ impl Layout {
             }
         }
         layout.settings = layout.choose();
+        layout
+            .names
+            .keep(layout.settings.drop_has_reason == 1, layout.settings.reset_has_reason == 1);
         Ok(layout)
     }
 
@@ -81,15 +103,40 @@ impl Layout {
         self.prototype(hook).map(|prototype| prototype.id)
     }
 
-    /// What a program on `hook` that reads `members` would miss: one sentence, or
+    /// What `program` would miss: one sentence, or `None` when nothing.
+    #[must_use]
+    pub(super) fn program_lacks(&self, program: &Program) -> Option<String> {
+        let hook = program.hook;
+        let members = program.members.concat();
+        match program.kind {
+            Kind::Typed => self.lacks(hook, &members),
+            Kind::Raw => self.lacks_member(&members),
+            Kind::Iterator if self.iterators.iter().any(|(name, _)| *name == hook) => {
+                self.lacks_member(&members).or_else(|| self.lacks_state())
+            }
+            Kind::Iterator => Some(format!("this kernel has no eBPF iterator over {hook}s")),
+        }
+    }
+
+    fn lacks_member(&self, members: &[&str]) -> Option<String> {
+        let member = members.iter().find(|path| !self.has(path))?;
+        Some(format!("this kernel's {member} is missing or of another size"))
+    }
+
+    fn lacks_state(&self) -> Option<String> {
+        let known = self.has("task_struct.__state") || self.has("task_struct.state");
+        (!known).then(|| "this kernel does not tell the state of a task".to_owned())
+    }
+
+    /// What a typed program on `hook` that reads `members` would miss: one sentence, or
     /// `None` when nothing.
     #[must_use]
     pub(super) fn lacks(&self, hook: &str, members: &[&str]) -> Option<String> {
         if self.tracepoint(hook).is_none() {
             return Some(format!("this kernel has no tracepoint {hook}"));
         }
-        if let Some(member) = members.iter().find(|path| !self.has(path)) {
-            return Some(format!("this kernel's {member} is missing or of another size"));
+        if let Some(missing) = self.lacks_member(members) {
+            return Some(missing);
         }
         if hook == SWITCH && self.previous_state().is_none() {
             return Some("this kernel does not tell the state of the task switched from".into());
@@ -97,15 +144,24 @@ impl Layout {
         if hook == RETRANSMIT && self.arguments(hook).len() < 2 {
             return Some(format!("this kernel's tracepoint {hook} has unknown arguments"));
         }
+        let request = Argument::Pointer("request".to_owned());
+        if [ISSUE, COMPLETE].contains(&hook) && self.arguments(hook).first() != Some(&request) {
+            return Some(format!(
+                "this kernel's tracepoint {hook} does not begin with the request"
+            ));
+        }
         None
     }
 
-    /// BTF data for a loader that has to look up the tracepoints, and no more.
+    /// BTF data for a loader that has to look up the tracepoints and iterators, and no
+    /// more.
     #[must_use]
     pub(super) fn tracepoint_types(&self) -> Vec<u8> {
         let types: Vec<_> =
             self.tracepoints.iter().map(|(hook, p)| (p.id, type_of(hook))).collect();
-        btf::sparse(&types)
+        let functions: Vec<_> =
+            self.iterators.iter().map(|(name, id)| (*id, function_of(name))).collect();
+        btf::sparse(&types, &functions)
     }
 
     fn prototype(&self, hook: &str) -> Option<&Prototype> {
@@ -114,6 +170,11 @@ impl Layout {
 
     fn arguments(&self, hook: &str) -> &[Argument] {
         self.prototype(hook).map_or(&[], |p| &p.arguments)
+    }
+
+    /// Whether the third argument of `hook` is a value of the enumeration `reason`.
+    fn gives(&self, hook: &str, reason: &str) -> bool {
+        matches!(self.arguments(hook).get(2), Some(Argument::Enum(name)) if name == reason)
     }
 
     fn previous_state(&self) -> Option<u32> {
@@ -134,9 +195,27 @@ impl Layout {
             state_before_tasks: u32::from(switch.get(1) != Some(&task) && switch.len() >= 4),
             previous_state: self.previous_state().unwrap_or(state::ARGUMENT),
             disk_in_request: u32::from(!self.has("request_queue.disk")),
+            request_has_cgroup: u32::from(
+                ["request.bio", "bio.bi_blkg", "blkcg_gq.blkcg", "blkcg.css.cgroup"]
+                    .iter()
+                    .chain(&["cgroup.root", "cgroup_root.hierarchy_id"])
+                    .all(|path| self.has(path)),
+            ),
             victim_is_task: u32::from(self.arguments(VICTIM).first() == Some(&task)),
+            state_underscored: u32::from(self.has("task_struct.__state")),
+            task_rss: if self.has("mm_struct.rss_stat.0.count") {
+                rss::PER_CPU
+            } else if self.has("mm_struct.rss_stat.count.0.counter") {
+                rss::PLAIN
+            } else {
+                rss::NONE
+            },
             exit_says_dead: u32::from(self.arguments(EXIT).get(1) == Some(&Argument::Bool)),
             retransmit_has_error: u32::from(self.arguments(RETRANSMIT).len() >= 3),
+            drop_has_reason: u32::from(self.gives(DROP, Names::DROP)),
+            drop_consumed: self.names.after("SKB_CONSUMED"),
+            drop_not_yet: self.names.after("SKB_NOT_DROPPED_YET"),
+            reset_has_reason: u32::from(self.gives(RESET, Names::RESET)),
             ..Settings::default()
         }
     }
@@ -144,6 +223,10 @@ impl Layout {
 
 fn type_of(hook: &str) -> String {
     format!("btf_trace_{hook}")
+}
+
+fn function_of(iterator: &str) -> String {
+    format!("bpf_iter_{iterator}")
 }
 
 #[cfg(test)]
@@ -158,8 +241,10 @@ mod tests {
         let mut layout = Layout {
             offsets: [0; MEMBERS.len()],
             settings: Settings::default(),
+            names: Names::default(),
             present: [false; MEMBERS.len()],
             tracepoints,
+            iterators: Vec::new(),
         };
         for (slot, member) in layout.present.iter_mut().zip(MEMBERS) {
             *slot = present.contains(&member.path);
@@ -194,6 +279,22 @@ mod tests {
         let new = vec![(VICTIM, vec![task()]), (EXIT, vec![task(), Argument::Bool])];
         let new = layout(new, &["request_queue.disk"]).settings;
         assert_eq!((new.victim_is_task, new.exit_says_dead, new.disk_in_request), (1, 1, 0));
+    }
+
+    #[test]
+    fn reasons_by_type() {
+        let reason = |name: &str| Argument::Enum(name.to_owned());
+        let (o, sock) = (Argument::Other, Argument::Pointer("sock".to_owned()));
+        let before_5_17 = layout(vec![(DROP, vec![o.clone(), o.clone()])], &[]).settings;
+        assert_eq!((before_5_17.drop_has_reason, before_5_17.drop_consumed), (0, 0));
+        let now = vec![
+            (DROP, vec![o.clone(), o.clone(), reason(Names::DROP), sock.clone()]),
+            (RESET, vec![sock.clone(), o.clone(), reason(Names::RESET)]),
+        ];
+        let now = layout(now, &[]).settings;
+        assert_eq!((now.drop_has_reason, now.reset_has_reason), (1, 1));
+        let swapped = vec![(DROP, vec![o.clone(), o, sock, reason(Names::DROP)])];
+        assert_eq!(layout(swapped, &[]).settings.drop_has_reason, 0);
     }
 
     #[test]

@@ -9,10 +9,15 @@ pub mod attest;
 mod btf;
 pub mod cells;
 mod cost;
+mod counted;
+mod depths;
 mod events;
 mod fdinfo;
 mod layout;
+mod names;
 mod object;
+mod pass;
+mod preempt;
 mod programs;
 mod reason;
 mod size;
@@ -22,7 +27,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::maps::RingBuf;
-use holdfast_agent_ebpf::cells::{BlockCell, Histogram, ProcessCell, SchedCell, TcpCell, Word};
+use holdfast_agent_ebpf::cells::{
+    BlockCell, CpuCell, Histogram, IrqCell, ProcessCell, SchedCell, TaskCell, TcpCell, TcpReasons,
+    UnitBlockCell, UnitDiskCell, Word,
+};
+use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::slots::{
     DEVICE_SETS, RESERVED_ROWS, UNIT_SETS, attest_row, device_key, device_set, unit_set,
 };
@@ -37,6 +46,8 @@ use tables::Table;
 
 pub use cost::{Measurement, ProgramCost};
 pub use events::{Events, KernelEvent};
+pub use names::Names;
+pub use preempt::Preempt;
 pub use programs::readers;
 
 /// What to load, and how large.
@@ -64,7 +75,12 @@ pub enum Mutation {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { unit_slots: 256, map_limit_bytes: 4 << 20, disabled: Vec::new(), mutate: Vec::new() }
+        Self {
+            unit_slots: 256,
+            map_limit_bytes: 16 << 20,
+            disabled: Vec::new(),
+            mutate: Vec::new(),
+        }
     }
 }
 
@@ -129,9 +145,19 @@ pub struct Kernel {
     root: Root,
     size: Size,
     sched: PerCpu<SchedCell>,
+    cpus: Cells<CpuCell>,
+    irqs: Cells<IrqCell>,
+    preempt: Preempt,
     block: PerCpu<BlockCell>,
+    unit_disk: Cells<UnitDiskCell>,
+    unit_block: Cells<UnitBlockCell>,
     tcp: Cells<TcpCell>,
+    tcp_reasons: Cells<TcpReasons>,
+    drops: PerCpu<Word>,
     reclaim: Cells<Histogram>,
+    compaction: Cells<Histogram>,
+    sync: Cells<Histogram>,
+    task_sums: Cells<TaskCell>,
     process: Cells<ProcessCell>,
     losses: Cells<Word>,
     units: Table,
@@ -158,9 +184,30 @@ impl Kernel {
         let devices = map(&object, maps::DEVICES, DEVICE_SETS as usize, true)?;
         Ok(Self {
             sched: PerCpu::new(map(&object, maps::SCHED, cpus * unit_rows, false)?, unit_rows),
+            cpus: map(&object, maps::CPUS, cpus, true)?,
+            irqs: map(&object, maps::IRQS, cpus, true)?,
+            preempt: Preempt::new(
+                map(&object, maps::PREEMPT, size.blame_cells() as usize, false)?,
+                size.blame_rows,
+            ),
             block: PerCpu::new(map(&object, maps::BLOCK, cpus * device_rows, false)?, device_rows),
+            unit_disk: map(&object, maps::UNIT_DISK, unit_rows, false)?,
+            unit_block: map(
+                &object,
+                maps::UNIT_BLOCK,
+                size.shared_devices as usize * unit_rows,
+                false,
+            )?,
             tcp: map(&object, maps::TCP, unit_rows, false)?,
+            tcp_reasons: map(&object, maps::TCP_REASONS, 1, false)?,
+            drops: PerCpu::new(
+                map(&object, maps::DROPS, cpus * DROP_ROWS as usize, false)?,
+                DROP_ROWS as usize,
+            ),
             reclaim: map(&object, maps::RECLAIM, unit_rows, false)?,
+            compaction: map(&object, maps::COMPACTION, unit_rows, false)?,
+            sync: map(&object, maps::SYNC, unit_rows, false)?,
+            task_sums: map(&object, maps::TASK_SUMS, unit_rows, false)?,
             process: map(&object, maps::PROCESS, unit_rows, false)?,
             losses: map(&object, maps::LOSSES, loss::NAMES.len(), false)?,
             units: Table::new("unit", units, unit_set),
@@ -286,40 +333,28 @@ impl Kernel {
         self.object.attach_empty(&self.root).map_err(Error::Empty)
     }
 
+    /// Whether program `name` runs in the best of its forms.
+    #[must_use]
+    pub fn at_its_best(&self, name: &str) -> bool {
+        let best = programs::CHOICES.iter().filter_map(|forms| forms.first());
+        self.programs().iter().any(|status| {
+            status.name == name
+                && status.state == State::Active
+                && best.clone().any(|form| {
+                    form.variant == status.variant && form.programs.iter().any(|p| p.name == name)
+                })
+        })
+    }
+
+    /// Takes the program "empty" away again.
+    pub fn detach_empty(&mut self) {
+        self.object.detach_empty();
+    }
+
     /// The stream of events; `None` the second time.
     pub fn take_events(&mut self) -> Option<Events> {
         let ring = self.object.take_map(maps::EVENTS)?;
         RingBuf::try_from(ring).ok().map(Events::new)
-    }
-
-    /// What the scheduler's programs count, by unit slot.
-    #[must_use]
-    pub fn sched(&self) -> &PerCpu<SchedCell> {
-        &self.sched
-    }
-
-    /// What the block program counts, by device row.
-    #[must_use]
-    pub fn block(&self) -> &PerCpu<BlockCell> {
-        &self.block
-    }
-
-    /// What the TCP programs count, by unit slot.
-    #[must_use]
-    pub fn tcp(&self) -> &Cells<TcpCell> {
-        &self.tcp
-    }
-
-    /// Time in direct reclaim, by unit slot.
-    #[must_use]
-    pub fn reclaim(&self) -> &Cells<Histogram> {
-        &self.reclaim
-    }
-
-    /// Ends of processes, by unit slot.
-    #[must_use]
-    pub fn process(&self) -> &Cells<ProcessCell> {
-        &self.process
     }
 
     /// Why programs of `names` that are off are off, and what is worse about those
@@ -346,6 +381,43 @@ impl Kernel {
             return Err(joined);
         }
         Ok((!joined.is_empty()).then_some(joined))
+    }
+}
+
+/// What the tasks of a unit add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskSums {
+    /// Threads.
+    pub threads: u64,
+    /// Processes.
+    pub processes: u64,
+    /// Threads in uninterruptible sleep.
+    pub uninterruptible: u64,
+    /// Pages of memory that processes have in RAM.
+    pub rss_pages: u64,
+    /// Major faults of the processes so far.
+    pub major_faults: u64,
+}
+
+impl TaskSums {
+    fn of(cell: &TaskCell) -> Self {
+        Self {
+            threads: load(&cell.threads),
+            processes: load(&cell.processes),
+            uninterruptible: load(&cell.uninterruptible),
+            rss_pages: load(&cell.rss_pages),
+            major_faults: load(&cell.major_faults),
+        }
+    }
+
+    fn since(self, before: &Self) -> Self {
+        Self {
+            threads: self.threads.wrapping_sub(before.threads),
+            processes: self.processes.wrapping_sub(before.processes),
+            uninterruptible: self.uninterruptible.wrapping_sub(before.uninterruptible),
+            rss_pages: self.rss_pages.wrapping_sub(before.rss_pages),
+            major_faults: self.major_faults.wrapping_sub(before.major_faults),
+        }
     }
 }
 

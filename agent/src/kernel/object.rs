@@ -5,15 +5,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Program as Loaded, ProgramError};
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::{Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use holdfast_agent_ebpf::offsets::MEMBERS;
+use holdfast_agent_ebpf::reasons::DROP_ROWS;
 use holdfast_agent_ebpf::settings::NAMES as SETTING_NAMES;
 use holdfast_agent_ebpf::{globals, maps};
 
 use super::layout::Layout;
-use super::programs::{CHOICES, EMPTY, Form, Program};
+use super::names::Names;
+use super::pass::Pass;
+use super::programs::{CHOICES, EMPTY, Form, Kind, Program};
 use super::size::Size;
 use super::{Mutation, Options, ProgramStatus, State, fdinfo, reason};
 use crate::host::Root;
@@ -24,6 +29,15 @@ static SHIPPED: &[u8] = aya::include_bytes_aligned!("../../../agent-ebpf/object/
 /// Names a file to load instead of the shipped object: one that was built just now.
 const OBJECT_VARIABLE: &str = "HOLDFAST_EBPF_OBJECT";
 
+/// What detaches a program.
+#[derive(Debug)]
+enum Link {
+    Typed(BtfTracePointLinkId),
+    Raw(RawTracePointLinkId),
+    /// Nothing calls it but our own passes.
+    Pass,
+}
+
 /// The loaded object.
 #[derive(Debug)]
 pub(super) struct Object {
@@ -32,7 +46,16 @@ pub(super) struct Object {
     pub(super) statuses: Vec<ProgramStatus>,
     /// Function of each program that runs, by the name it is reported as.
     pub(super) running: Vec<(&'static str, &'static str)>,
+    /// Programs that are loaded but detached for now, with the reason each had while
+    /// it ran.
+    parked: Vec<(&'static Program, String)>,
+    /// What detaches a program, by its function.
+    links: Vec<(&'static str, Link)>,
     pub(super) map_bytes: u64,
+    /// What the kernel calls its reasons.
+    pub(super) names: Names,
+    /// `None` when its program is off.
+    pub(super) task_pass: Option<Pass>,
 }
 
 impl Object {
@@ -42,10 +65,16 @@ impl Object {
     ///
     /// One sentence why nothing at all can be loaded.
     pub(super) fn load(options: &Options, size: Size, root: &Root) -> Result<Self, String> {
-        let hooks: BTreeSet<_> = programs().map(|program| program.hook).collect();
+        let typed = programs().filter(|program| program.kind == Kind::Typed);
+        let hooks: BTreeSet<_> = typed.map(|program| program.hook).collect();
         let mut layout = Layout::read(&root.path("sys/kernel/btf/vmlinux"), &hooks)?;
         layout.settings.unit_rows = size.unit_rows;
         layout.settings.device_rows = size.device_rows;
+        layout.settings.blame_rows = size.blame_rows;
+        if io_is_charged_elsewhere(root) {
+            layout.settings.request_has_cgroup = 0;
+        }
+        layout.settings.shared_devices = size.shared_devices;
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
@@ -54,7 +83,11 @@ impl Object {
             types,
             statuses: Vec::new(),
             running: Vec::new(),
+            parked: Vec::new(),
+            links: Vec::new(),
             map_bytes: 0,
+            names: std::mem::take(&mut layout.names),
+            task_pass: None,
         };
         for forms in CHOICES {
             object.choose(forms, &layout, options, root);
@@ -68,6 +101,82 @@ impl Object {
         self.attach(&EMPTY, root)?;
         self.running.push((EMPTY.name, EMPTY.function));
         Ok(())
+    }
+
+    /// Takes the program that does nothing away again.
+    pub(super) fn detach_empty(&mut self) {
+        self.running.retain(|(name, _)| *name != EMPTY.name);
+        self.detach(EMPTY.function);
+        if let Some(Loaded::BtfTracePoint(program)) = self.ebpf.program_mut(EMPTY.function) {
+            // It is not loaded, then.
+            let _ = program.unload();
+        }
+    }
+
+    /// Detaches those of the programs `names` that run, and says so in their statuses.
+    /// They stay loaded.
+    pub(super) fn park(&mut self, names: &[&str], reason: &str) {
+        let running = std::mem::take(&mut self.running);
+        let (parked, running): (Vec<_>, Vec<_>) =
+            running.into_iter().partition(|(name, _)| names.contains(name));
+        self.running = running;
+        for (name, function) in parked {
+            self.detach(function);
+            let Some(program) = programs().find(|p| p.name == name && p.function == function)
+            else {
+                continue;
+            };
+            let was = self.statuses.iter_mut().find(|status| status.name == name);
+            let was = was.map(|status| {
+                status.state = State::Off;
+                std::mem::replace(&mut status.reason, reason.to_owned())
+            });
+            self.parked.push((program, was.unwrap_or_default()));
+        }
+    }
+
+    /// The parked ones of the programs `names`.
+    pub(super) fn parked(&self, names: &[&str]) -> impl Iterator<Item = &'static Program> {
+        let of = |name: &str| names.contains(&name);
+        self.parked.iter().filter(move |(p, _)| of(p.name)).map(|(program, _)| *program)
+    }
+
+    /// Attaches the parked ones of the programs `names` again, in the order they were
+    /// attached first.
+    ///
+    /// # Errors
+    ///
+    /// One sentence why the kernel refuses one. Then they all stay parked.
+    pub(super) fn unpark(&mut self, names: &[&str], root: &Root) -> Result<(), String> {
+        let waiting: Vec<_> = self.parked(names).collect();
+        for (n, program) in waiting.iter().enumerate() {
+            if let Err(error) = self.attach_loaded(program) {
+                waiting.iter().take(n).for_each(|started| self.detach(started.function));
+                return Err(reason::explain(&error, root));
+            }
+        }
+        let parked = std::mem::take(&mut self.parked);
+        let (back, parked): (Vec<_>, Vec<_>) =
+            parked.into_iter().partition(|(program, _)| names.contains(&program.name));
+        self.parked = parked;
+        for (program, was) in back {
+            self.running.push((program.name, program.function));
+            if let Some(status) = self.statuses.iter_mut().find(|s| s.name == program.name) {
+                (status.state, status.reason) = (State::Active, was);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties hash `name` of thread ids and stamps.
+    pub(super) fn forget_stamps(&mut self, name: &str) {
+        let map = self.ebpf.map_mut(name).map(HashMap::<_, u64, u64>::try_from);
+        let Some(Ok(mut stamps)) = map else { return };
+        let threads: Vec<u64> = stamps.keys().filter_map(Result::ok).collect();
+        for thread in threads {
+            // One that has gone meanwhile is forgotten just as well.
+            let _ = stamps.remove(&thread);
+        }
     }
 
     /// The descriptor of map `name`.
@@ -125,8 +234,7 @@ impl Object {
             if options.disabled.iter().any(|d| *d == name || *d == format!("{name}/{short}")) {
                 return Err(format!("{} is disabled in the configuration", form.variant));
             }
-            let members: Vec<_> = program.members.concat();
-            if let Some(missing) = layout.lacks(program.hook, &members) {
+            if let Some(missing) = layout.program_lacks(program) {
                 return Err(missing);
             }
         }
@@ -134,10 +242,11 @@ impl Object {
             if let Err(refusal) = self.attach(program, root) {
                 // Half a form would count nonsense.
                 for started in form.programs.iter().take(n) {
-                    if let Some(Loaded::BtfTracePoint(p)) = self.ebpf.program_mut(started.function)
-                    {
-                        let _ = p.unload();
-                    }
+                    let _ = match self.ebpf.program_mut(started.function) {
+                        Some(Loaded::BtfTracePoint(program)) => program.unload(),
+                        Some(Loaded::RawTracePoint(program)) => program.unload(),
+                        _ => Ok(()),
+                    };
                 }
                 return Err(refusal);
             }
@@ -146,15 +255,51 @@ impl Object {
     }
 
     fn attach(&mut self, program: &Program, root: &Root) -> Result<(), String> {
-        let Some(Loaded::BtfTracePoint(loaded)) = self.ebpf.program_mut(program.function) else {
-            return Err(format!("the eBPF object has no program {}", program.function));
+        let (hook, types) = (program.hook, &self.types);
+        let load = |loaded: &mut Loaded| match loaded {
+            Loaded::BtfTracePoint(loaded) => loaded.load(hook, types),
+            Loaded::RawTracePoint(loaded) => loaded.load(),
+            Loaded::Iter(loaded) => loaded.load(hook, types),
+            _ => Err(ProgramError::UnexpectedProgramType),
         };
-        let run = |loaded: &mut BtfTracePoint, types| -> Result<(), ProgramError> {
-            loaded.load(program.hook, types)?;
-            loaded.attach()?;
-            Ok(())
+        let loaded = self
+            .ebpf
+            .program_mut(program.function)
+            .ok_or_else(|| format!("the eBPF object has no program {}", program.function))?;
+        load(loaded)
+            .and_then(|()| self.attach_loaded(program))
+            .map_err(|error| reason::explain_attach(&error, program, root))
+    }
+
+    /// Attaches a program that is loaded.
+    fn attach_loaded(&mut self, program: &Program) -> Result<(), ProgramError> {
+        let loaded = self.ebpf.program_mut(program.function).ok_or(ProgramError::NotLoaded)?;
+        let link = match loaded {
+            Loaded::BtfTracePoint(loaded) => Link::Typed(loaded.attach()?),
+            Loaded::RawTracePoint(loaded) => Link::Raw(loaded.attach(program.hook)?),
+            Loaded::Iter(loaded) => {
+                self.task_pass = Some(Pass::attach(loaded.fd()?.as_fd())?);
+                Link::Pass
+            }
+            _ => return Err(ProgramError::UnexpectedProgramType),
         };
-        run(loaded, &self.types).map_err(|error| reason::explain(&error, root))
+        self.links.push((program.function, link));
+        Ok(())
+    }
+
+    fn detach(&mut self, function: &str) {
+        let Some(place) = self.links.iter().position(|(of, _)| *of == function) else { return };
+        let (_, link) = self.links.swap_remove(place);
+        // It fails only for a link that is gone.
+        let _ = match (self.ebpf.program_mut(function), link) {
+            (Some(Loaded::BtfTracePoint(program)), Link::Typed(link)) => program.detach(link),
+            (Some(Loaded::RawTracePoint(program)), Link::Raw(link)) => program.detach(link),
+            (_, Link::Pass) => {
+                self.task_pass = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        };
     }
 
     /// Asks the kernel what each map really takes, and charges it to the first
@@ -178,6 +323,16 @@ impl Object {
                 uses.map_or(&[][..], |p| p.maps).iter().filter_map(|map| bytes.remove(map)).sum();
         }
     }
+}
+
+/// Whether block I/O is charged to cgroups of version 1, which are not the units'.
+fn io_is_charged_elsewhere(root: &Root) -> bool {
+    let controllers = std::fs::read_to_string(root.path("proc/cgroups")).unwrap_or_default();
+    let hierarchy = controllers.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|name| *name == "blkio").and(words.next())
+    });
+    hierarchy.is_some_and(|hierarchy| hierarchy != "0")
 }
 
 fn programs() -> impl Iterator<Item = &'static Program> {
@@ -206,10 +361,18 @@ fn create(layout: &Layout, options: &Options, size: Size, root: &Root) -> Result
         .override_global(globals::OFFSETS, offsets.as_slice(), true)
         .override_global(globals::SETTINGS, settings.as_slice(), true)
         .map_max_entries(maps::CPUS, size.cpus)
+        .map_max_entries(maps::IRQS, size.cpus)
+        .map_max_entries(maps::PREEMPT, size.blame_cells())
         .map_max_entries(maps::SCHED, size.cpus * per_unit)
         .map_max_entries(maps::BLOCK, size.cpus * size.device_rows)
+        .map_max_entries(maps::UNIT_DISK, per_unit)
+        .map_max_entries(maps::UNIT_BLOCK, size.shared_devices * per_unit)
         .map_max_entries(maps::TCP, per_unit)
+        .map_max_entries(maps::DROPS, size.cpus * DROP_ROWS)
         .map_max_entries(maps::RECLAIM, per_unit)
+        .map_max_entries(maps::COMPACTION, per_unit)
+        .map_max_entries(maps::SYNC, per_unit)
+        .map_max_entries(maps::TASK_SUMS, per_unit)
         .map_max_entries(maps::PROCESS, per_unit)
         .load(&object)
         .map_err(|error| reason::explain(&error, root))

@@ -2,7 +2,18 @@
 //! of the kernel.
 
 use holdfast_agent_ebpf::maps;
-use holdfast_agent_ebpf::settings::Settings;
+use holdfast_agent_ebpf::settings::{Settings, rss};
+
+/// How a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// To a tracepoint whose type the kernel describes.
+    Typed,
+    /// To a tracepoint by its name; its arguments have no types.
+    Raw,
+    /// To nothing: the agent runs it, once for each thing of a kind.
+    Iterator,
+}
 
 /// One program of the object.
 #[derive(Debug)]
@@ -11,8 +22,10 @@ pub(super) struct Program {
     pub(super) name: &'static str,
     /// Its function in the object.
     pub(super) function: &'static str,
-    /// The tracepoint it hangs on.
+    /// The tracepoint it hangs on, or what it is run for.
     pub(super) hook: &'static str,
+    /// How it is attached.
+    pub(super) kind: Kind,
     /// Groups of kernel members it reads.
     pub(super) members: &'static [&'static [&'static str]],
     /// Maps it uses.
@@ -40,12 +53,19 @@ impl Form {
 }
 
 /// The program that does nothing, for benchmarks.
-pub(super) const EMPTY: Program =
-    Program { name: "empty", function: "empty", hook: "sched_switch", members: &[], maps: &[] };
+pub(super) const EMPTY: Program = Program {
+    name: "empty",
+    function: "empty",
+    hook: "sched_switch",
+    kind: Kind::Typed,
+    members: &[],
+    maps: &[],
+};
 
 const CGROUP: &[&str] = &["task_struct.cgroups", "css_set.dfl_cgrp", "cgroup.kn", "kernfs_node.id"];
 const RUN_QUEUE: &[&str] =
     &["task_struct.se.cfs_rq", "cfs_rq.rq", "rq.clock", "task_struct.sched_info.last_queued"];
+const ARRIVAL: &[&str] = &["task_struct.sched_info.last_arrival"];
 const NAME: &[&str] = &["task_struct.tgid", "task_struct.comm"];
 const REQUEST: &[&str] = &[
     "request.cmd_flags",
@@ -53,6 +73,16 @@ const REQUEST: &[&str] = &[
     "request.start_time_ns",
     "gendisk.major",
     "gendisk.first_minor",
+];
+const REQUEST_CGROUP: &[&str] = &[
+    "request.bio",
+    "bio.bi_blkg",
+    "blkcg_gq.blkcg",
+    "blkcg.css.cgroup",
+    "cgroup.root",
+    "cgroup_root.hierarchy_id",
+    "cgroup.kn",
+    "kernfs_node.id",
 ];
 const STATUS: &[&str] = &[
     "task_struct.signal",
@@ -62,11 +92,50 @@ const STATUS: &[&str] = &[
     "signal_struct.flags",
     "signal_struct.group_exit_code",
 ];
+const FAULTS: &[&str] = &["task_struct.maj_flt", "signal_struct.maj_flt"];
+const TASK: &[&str] =
+    &["task_struct.pid", "task_struct.tgid", "task_struct.signal", "signal_struct.live.counter"];
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
 
-const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS];
+const SWITCH_MAPS: &[&str] = &[maps::SCHED, maps::CPUS, maps::UNITS, maps::PREEMPT];
+const BLOCK_MAPS: &[&str] = &[maps::BLOCK, maps::DEVICES, maps::UNIT_DISK, maps::UNIT_BLOCK];
+const ISSUE_MAPS: &[&str] = &[maps::REQUESTS, maps::UNITS];
 const SOCKET_MAPS: &[&str] = &[maps::TCP, maps::UNITS];
 const PROCESS_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS, maps::EVENTS];
+
+const SYNC_MAPS: &[&str] = &[maps::SYNC, maps::UNITS];
+const FORK_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS];
+
+/// A program that is attached by the tracepoint's name.
+const fn raw(
+    hook: &'static str,
+    name: &'static str,
+    function: &'static str,
+    maps: &'static [&'static str],
+) -> Program {
+    Program { name, function, hook, kind: Kind::Raw, members: &[], maps }
+}
+
+/// The pass over all tasks, in one of its forms.
+const fn pass(
+    variant: &'static str,
+    fits: fn(&Settings) -> bool,
+    programs: &'static [Program],
+) -> Form {
+    Form { variant, fits, programs, drawback: "" }
+}
+
+/// The program of a pass that reads `members` besides what it always reads.
+const fn task_iterator(members: &'static [&'static [&'static str]]) -> Program {
+    Program {
+        name: "task_iterator",
+        function: "count_task",
+        hook: "task",
+        kind: Kind::Iterator,
+        members,
+        maps: &[maps::TASK_SUMS, maps::UNITS],
+    }
+}
 
 /// A program whose function and report have the same name.
 const fn on(
@@ -75,7 +144,7 @@ const fn on(
     members: &'static [&'static [&'static str]],
     maps: &'static [&'static str],
 ) -> Program {
-    Program { name, function: name, hook, members, maps }
+    Program { name, function: name, hook, kind: Kind::Typed, members, maps }
 }
 
 /// For each thing to be had, its forms by preference.
@@ -87,7 +156,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
             programs: &[on(
                 "sched_switch",
                 "sched_switch",
-                &[&["task_struct.pid"], RUN_QUEUE, CGROUP],
+                &[&["task_struct.pid"], RUN_QUEUE, ARRIVAL, CGROUP],
                 SWITCH_MAPS,
             )],
             drawback: "",
@@ -96,19 +165,28 @@ pub(super) const CHOICES: &[&[Form]] = &[
             variant: "tp_btf task_storage",
             fits: |_| true,
             programs: &[
-                on("sched_wakeup", "sched_wakeup", &[], &[maps::TASKS]),
-                on("sched_wakeup_new", "sched_wakeup_new", &[], &[maps::TASKS]),
+                on("sched_wakeup", "sched_wakeup", &[], &[maps::TASKS, maps::CPUS]),
+                on("sched_wakeup_new", "sched_wakeup_new", &[], &[maps::TASKS, maps::CPUS]),
                 Program {
                     name: "sched_switch",
                     function: "sched_switch_storage",
                     hook: "sched_switch",
+                    kind: Kind::Typed,
                     members: &[&["task_struct.pid"], CGROUP],
                     maps: SWITCH_MAPS,
                 },
             ],
-            drawback: "it keeps its own stamps, which costs several times as much",
+            drawback: "it keeps its own stamps, which costs several times as much, and tells no time off the CPU",
         },
     ],
+    &[Form::plain(&[
+        on("softirq_entry", "softirq_entry", &[], &[maps::IRQS]),
+        on("softirq_exit", "softirq_exit", &[], &[maps::IRQS]),
+    ])],
+    &[Form::plain(&[
+        on("irq_handler_entry", "irq_handler_entry", &[], &[maps::IRQS]),
+        on("irq_handler_exit", "irq_handler_exit", &[], &[maps::IRQS]),
+    ])],
     &[
         Form {
             variant: "tp_btf",
@@ -117,7 +195,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
                 "block_rq_complete",
                 "block_rq_complete",
                 &[REQUEST, &["request.q", "request_queue.disk"]],
-                &[maps::BLOCK, maps::DEVICES],
+                BLOCK_MAPS,
             )],
             drawback: "",
         },
@@ -128,9 +206,33 @@ pub(super) const CHOICES: &[&[Form]] = &[
                 "block_rq_complete",
                 "block_rq_complete",
                 &[REQUEST, &["request.rq_disk"]],
-                &[maps::BLOCK, maps::DEVICES],
+                BLOCK_MAPS,
             )],
             drawback: "",
+        },
+    ],
+    &[
+        Form {
+            variant: "tp_btf request",
+            fits: |kernel| kernel.request_has_cgroup == 1,
+            programs: &[on(
+                "block_rq_issue",
+                "block_rq_issue",
+                &[&["request.start_time_ns"], REQUEST_CGROUP],
+                ISSUE_MAPS,
+            )],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf current",
+            fits: |kernel| kernel.request_has_cgroup == 0,
+            programs: &[on(
+                "block_rq_issue",
+                "block_rq_issue",
+                &[&["request.start_time_ns"]],
+                ISSUE_MAPS,
+            )],
+            drawback: "requests are not charged to cgroups of version 2 here (it takes CONFIG_BLK_CGROUP and the io controller there), so what is written back later is charged to no unit",
         },
     ],
     &[Form::plain(&[
@@ -151,8 +253,82 @@ pub(super) const CHOICES: &[&[Form]] = &[
         Form {
             variant: "tp_btf pid",
             fits: |kernel| kernel.victim_is_task == 0,
-            programs: &[on("mark_victim", "oom_mark_victim", &[], PROCESS_MAPS)],
-            drawback: "this kernel's hook gives the victim's process id only, so kills are counted for the host, not for units",
+            programs: &[on(
+                "mark_victim",
+                "oom_mark_victim",
+                &[],
+                &[maps::PROCESS, maps::UNITS, maps::EVENTS, maps::VICTIMS],
+            )],
+            drawback: "this kernel's hook gives the victim's process id only, so kills are counted once the process has ended, by sched_process_exit",
+        },
+    ],
+    &[Form::plain(&[
+        on(
+            "mm_compaction_begin",
+            "compaction_begin",
+            &[&["task_struct.flags"]],
+            &[maps::RECLAIMING],
+        ),
+        on(
+            "mm_compaction_end",
+            "compaction_end",
+            &[&["task_struct.flags"]],
+            &[maps::COMPACTION, maps::UNITS],
+        ),
+    ])],
+    &[
+        Form::plain(&[
+            on("ext4_sync_file_enter", "sync_enter", &[], &[maps::SYNCING]),
+            on("ext4_sync_file_exit", "sync_exit", &[], SYNC_MAPS),
+        ]),
+        Form {
+            variant: "raw_tp",
+            fits: |_| true,
+            programs: &[
+                raw("ext4_sync_file_enter", "sync_enter", "sync_enter_raw", &[maps::SYNCING]),
+                raw("ext4_sync_file_exit", "sync_exit", "sync_exit_raw", SYNC_MAPS),
+            ],
+            drawback: "",
+        },
+    ],
+    &[
+        pass(
+            "iter task rss_per_cpu",
+            |kernel| kernel.task_rss == rss::PER_CPU,
+            &[task_iterator(&[
+                TASK,
+                FAULTS,
+                CGROUP,
+                &[
+                    "task_struct.mm",
+                    "mm_struct.rss_stat.0.count",
+                    "mm_struct.rss_stat.1.count",
+                    "mm_struct.rss_stat.3.count",
+                ],
+            ])],
+        ),
+        pass(
+            "iter task rss_plain",
+            |kernel| kernel.task_rss == rss::PLAIN,
+            &[task_iterator(&[
+                TASK,
+                FAULTS,
+                CGROUP,
+                &[
+                    "task_struct.mm",
+                    "mm_struct.rss_stat.count.0.counter",
+                    "mm_struct.rss_stat.count.1.counter",
+                    "mm_struct.rss_stat.count.3.counter",
+                ],
+            ])],
+        ),
+        Form {
+            drawback: "this kernel does not tell where processes' resident memory is counted, so it reads 0",
+            ..pass(
+                "iter task no_rss",
+                |kernel| kernel.task_rss == rss::NONE,
+                &[task_iterator(&[TASK, FAULTS, CGROUP, &["task_struct.mm"]])],
+            )
         },
     ],
     &[Form::plain(&[on(
@@ -161,23 +337,76 @@ pub(super) const CHOICES: &[&[Form]] = &[
         &[SOCKET, &["sk_buff.cb", "tcp_skb_cb.tcp_gso_segs"]],
         SOCKET_MAPS,
     )])],
-    &[Form::plain(&[on(
-        "tcp_send_reset",
-        "tcp_send_reset",
-        &[SOCKET, &["sock.__sk_common.skc_state"]],
-        SOCKET_MAPS,
-    )])],
+    &[
+        Form {
+            variant: "tp_btf reason",
+            fits: |kernel| kernel.reset_has_reason == 1,
+            programs: &[on(
+                "tcp_send_reset",
+                "tcp_send_reset",
+                &[SOCKET, &["sock.__sk_common.skc_state"]],
+                &[maps::TCP, maps::UNITS, maps::TCP_REASONS],
+            )],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf",
+            fits: |kernel| kernel.reset_has_reason == 0,
+            programs: &[on(
+                "tcp_send_reset",
+                "tcp_send_reset",
+                &[SOCKET, &["sock.__sk_common.skc_state"]],
+                SOCKET_MAPS,
+            )],
+            drawback: "this kernel gives no reason for the resets it sends",
+        },
+    ],
     &[Form::plain(&[on("tcp_receive_reset", "tcp_receive_reset", &[SOCKET], SOCKET_MAPS)])],
     &[Form::plain(&[on(
         "inet_sock_set_state",
         "inet_sock_set_state",
         &[SOCKET, &["sock.sk_protocol", "sock.sk_err"]],
-        &[maps::TCP, maps::UNITS, maps::CONNECTS],
+        &[maps::TCP, maps::UNITS, maps::CONNECTS, maps::TCP_REASONS],
     )])],
+    &[Form::plain(&[on("sock_exceed_buf_limit", "sock_exceed_buf_limit", &[SOCKET], SOCKET_MAPS)])],
+    &[Form::plain(&[on("sock_rcvqueue_full", "sock_rcvqueue_full", &[SOCKET], SOCKET_MAPS)])],
+    &[Form::plain(&[on(
+        "udp_fail_queue_rcv_skb",
+        "udp_fail_queue_rcv_skb",
+        &[SOCKET],
+        SOCKET_MAPS,
+    )])],
+    &[
+        Form {
+            variant: "tp_btf reason",
+            fits: |kernel| kernel.drop_has_reason == 1,
+            programs: &[on("kfree_skb", "kfree_skb", &[], &[maps::DROPS])],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf",
+            fits: |kernel| kernel.drop_has_reason == 0,
+            programs: &[on("kfree_skb", "kfree_skb", &[], &[maps::DROPS])],
+            drawback: "this kernel gives no reason for the packets it drops, so they are counted for the host only",
+        },
+    ],
     &[Form::plain(&[on(
         "sched_process_exit",
         "sched_process_exit",
-        &[STATUS, NAME, CGROUP],
+        &[STATUS, NAME, FAULTS, &["task_struct.pid"], CGROUP],
+        PROCESS_MAPS,
+    )])],
+    &[Form::plain(&[on("sched_process_exec", "sched_process_exec", &[CGROUP], FORK_MAPS)])],
+    &[Form::plain(&[on(
+        "sched_process_fork",
+        "sched_process_fork",
+        &[&["task_struct.pid", "task_struct.tgid"], CGROUP],
+        FORK_MAPS,
+    )])],
+    &[Form::plain(&[on(
+        "sched_process_hang",
+        "sched_process_hang",
+        &[NAME, CGROUP],
         PROCESS_MAPS,
     )])],
 ];

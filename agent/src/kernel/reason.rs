@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use super::programs::{Kind, Program};
 use crate::host::Root;
 
 /// The capabilities that eBPF tracing needs, by bit and name.
@@ -35,12 +36,23 @@ fn missing_capabilities(effective: u64) -> Option<String> {
     })
 }
 
+/// Says why `program` could not be loaded and attached.
+pub(super) fn explain_attach(
+    error: &(dyn Error + 'static),
+    program: &Program,
+    root: &Root,
+) -> String {
+    if program.kind == Kind::Raw && number(error) == Some(nix::errno::Errno::ENOENT as i32) {
+        let hook = program.hook;
+        return format!("this kernel has no tracepoint {hook} now: its module may not be loaded");
+    }
+    explain(error, root)
+}
+
 /// Says what `error` means, looking at the host where that helps.
 pub(super) fn explain(error: &(dyn Error + 'static), root: &Root) -> String {
-    let number =
-        chain(error).find_map(|e| e.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error);
     let text = chain(error).last().map(ToString::to_string).unwrap_or_default();
-    match number.map(nix::errno::Errno::from_raw) {
+    match number(error).map(nix::errno::Errno::from_raw) {
         Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES) => {
             refused(root, &verdict(error))
         }
@@ -54,6 +66,11 @@ pub(super) fn explain(error: &(dyn Error + 'static), root: &Root) -> String {
         Some(nix::errno::Errno::EBUSY) => "another program holds the hook".to_owned(),
         _ => format!("the kernel refuses it: {text}"),
     }
+}
+
+/// The number of the system call's error that is behind it.
+fn number(error: &(dyn Error + 'static)) -> Option<i32> {
+    chain(error).find_map(|e| e.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error)
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -7,14 +7,24 @@
 mod block;
 mod cgroup;
 mod counted;
+mod drops;
 mod exit;
+mod irq;
+mod kmsg;
+mod labels;
+mod lifecycle;
 mod memory;
+mod mounts;
 mod own;
 mod pressure;
 mod procfs;
 mod sched;
+mod sockets;
+mod sync;
+mod tasks;
 mod tcp;
 
+use crate::conditions::Evidence;
 use crate::frame::Frame;
 use crate::host::Root;
 use crate::kernel::Kernel;
@@ -43,6 +53,10 @@ pub trait Probe {
     /// When nothing at all could be read: one plain sentence, shown as the
     /// probe's reason until a later read works.
     fn read(&mut self, kernel: Option<&Kernel>, frame: &mut Frame) -> Result<(), String>;
+
+    /// Appends what it found since the last call that speaks for or against a
+    /// condition of the host ([`crate::conditions`]).
+    fn evidence(&mut self, _out: &mut Vec<Evidence>) {}
 
     /// What is missing although the probe works; `None` when nothing is.
     fn degraded(&self) -> Option<&str> {
@@ -89,12 +103,39 @@ pub const PROBES: &[Spec] = &[
         programs: &[],
         open: cgroup::open,
     },
+    Spec {
+        name: "sockets",
+        doc: "Round-trip times and accept queues of each unit's TCP sockets from the kernel's socket diagnostics",
+        level: 0,
+        programs: &[],
+        open: sockets::open,
+    },
+    Spec {
+        name: "kmsg",
+        doc: "Trouble that the kernel's log tells of: disks, file systems, CPUs, memory",
+        level: 0,
+        programs: &[],
+        open: kmsg::open,
+    },
+    Spec {
+        name: "mounts",
+        doc: "File systems on block devices that turned read-only, from /proc/self/mountinfo",
+        level: 0,
+        programs: &[],
+        open: mounts::open,
+    },
     sched::SPEC,
+    irq::SPEC,
     block::SPEC,
     memory::RECLAIM,
     memory::OOM,
+    memory::COMPACTION,
+    sync::SPEC,
+    tasks::SPEC,
     tcp::SPEC,
+    drops::SPEC,
     exit::SPEC,
+    lifecycle::SPEC,
     Spec {
         name: "self",
         doc: "What the agent itself costs and had to drop",

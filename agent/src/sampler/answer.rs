@@ -30,6 +30,9 @@ impl Sampler {
                 };
                 let _ = answer.send(status);
             }
+            Request::Blame { unit, last, answer } => {
+                let _ = answer.send(self.blame_report(&unit, last));
+            }
             Request::Probes { measure, answer } => self.answer_probes(measure, answer),
             Request::Attest { disruptive, answer } => self.answer_attest(disruptive, answer),
         }
@@ -67,12 +70,14 @@ impl Sampler {
     fn probes_report(&self, costs: &[ProgramCost]) -> ProbesReport {
         let loaded = self.kernel.as_ref().ok();
         ProbesReport {
-            probes: self.panel.statuses(loaded, costs),
+            probes: self.statuses(costs),
             map_bytes: loaded.map_or(0, Kernel::map_bytes),
             map_limit_bytes: self.options.map_limit_bytes,
             slots_used: self.units_live(),
             slots: self.slots(),
             measure_error: String::new(),
+            overhead: self.overhead(),
+            overhead_note: self.overhead_note(),
         }
     }
 }

@@ -45,7 +45,9 @@ impl Attestor {
 
     /// Keeps an event that the proofs provoked; gives back all others.
     pub(super) fn sift(&mut self, event: KernelEvent) -> Option<KernelEvent> {
-        let (KernelEvent::Exit { cgroup_id, .. } | KernelEvent::OomKill { cgroup_id, .. }) = &event;
+        let (KernelEvent::Exit { cgroup_id, .. }
+        | KernelEvent::OomKill { cgroup_id, .. }
+        | KernelEvent::Hung { cgroup_id, .. }) = &event;
         if *cgroup_id != self.cgroup || self.cgroup == 0 {
             return Some(event);
         }

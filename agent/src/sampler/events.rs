@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_core::clock::BootTime;
 use nix::sys::signal::Signal;
 
+use crate::conditions::Change;
 use crate::kernel::KernelEvent;
 use crate::losses::{Cause, Losses};
 use crate::report::{Event, Severity};
@@ -125,6 +126,12 @@ pub(super) fn kernel(event: KernelEvent, unit: Option<Arc<str>>) -> Fact {
             let fact = Fact { fields, ..Fact::new("memory.oom_kill", Severity::Critical, message) };
             (fact, cgroup_id)
         }
+        KernelEvent::Hung { cgroup_id, pid, command, .. } => {
+            let message = format!("{command} ({pid}) hangs: it waits in the kernel for too long");
+            let fields = vec![("pid", pid.to_string()), ("command", command)];
+            let fact = Fact { fields, ..Fact::new("process.hung", Severity::Warning, message) };
+            (fact, cgroup_id)
+        }
     };
     if !known {
         fact.fields.push(("cgroup", cgroup_id.to_string()));
@@ -158,6 +165,36 @@ fn exit(pid: u32, command: String, code: u8, signal: u8, core_dumped: bool) -> F
     Fact { fields, ..Fact::new("process.signal", severity, message) }
 }
 
+/// A condition of the host that began or ended.
+pub(super) fn condition(change: &Change) -> Fact {
+    let Change { kind, instance, detail, ended, .. } = change;
+    let of = if instance.is_empty() { String::new() } else { format!(" {instance}") };
+    let mut fields = Vec::new();
+    let of_unit = kind.of == "unit";
+    if !instance.is_empty() && !of_unit {
+        fields.push((kind.of, instance.clone()));
+    }
+    let unit: Arc<str> = if of_unit { instance.as_str().into() } else { Arc::from("") };
+    match ended {
+        None => {
+            let message = format!("{}{of}: {detail}", kind.title);
+            Fact { unit, fields, ..Fact::new(kind.name, kind.severity, message) }
+        }
+        Some((stood, count)) => {
+            let seconds = stood.as_secs();
+            fields.push(("seconds", seconds.to_string()));
+            fields.push(("evidence", count.to_string()));
+            let message = format!("over after {seconds} s: {}{of}; {detail}", kind.title);
+            Fact { unit, fields, ..Fact::new(kind.cleared, Severity::Info, message) }
+        }
+    }
+}
+
+/// Wall time of something that may be long ago on the boot-time clock.
+pub(super) fn past_wall_time(at: BootTime, now: BootTime, now_unix_ms: u64) -> u64 {
+    now_unix_ms.saturating_sub(u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Wall time of something that happened at `at_ns` on the boot-time clock.
 pub(super) fn wall_time(at_ns: u64, now: BootTime, now_unix_ms: u64) -> u64 {
     let age = now.since(BootTime::new(Duration::from_nanos(at_ns)));
@@ -171,6 +208,7 @@ pub(super) fn wall_time(at_ns: u64, now: BootTime, now_unix_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::DISK_IO_ERROR;
 
     fn at(seconds: u64) -> BootTime {
         BootTime::new(Duration::from_secs(seconds))
@@ -246,6 +284,29 @@ mod tests {
         assert!(kernel(exit(0, 64, false), None).message.contains("signal 64"));
         let oom = KernelEvent::OomKill { cgroup_id: 7, pid: 1, command: "x".to_owned(), at_ns: 0 };
         assert_eq!(kernel(oom, None).severity, Severity::Critical);
+        let hung = KernelEvent::Hung { cgroup_id: 7, pid: 1, command: "x".to_owned(), at_ns: 0 };
+        let fact = kernel(hung, Some("a.service".into()));
+        assert_eq!((fact.kind, &*fact.unit), ("process.hung", "a.service"));
+    }
+
+    #[test]
+    fn conditions_are_told_twice() {
+        let change = |ended| Change {
+            kind: &DISK_IO_ERROR,
+            instance: "sda".to_owned(),
+            detail: "a line".to_owned(),
+            at: at(5),
+            ended,
+        };
+        let fact = condition(&change(None));
+        assert_eq!((fact.kind, fact.severity), ("disk.io_error", Severity::Critical));
+        assert_eq!(fact.message, "I/O errors on sda: a line");
+        assert_eq!(fact.fields, [("device", "sda".to_owned())]);
+        let fact = condition(&change(Some((Duration::from_secs(600), 3))));
+        assert_eq!((fact.kind, fact.severity), ("disk.io_error.cleared", Severity::Info));
+        assert_eq!(fact.message, "over after 600 s: I/O errors on sda; a line");
+        assert_eq!(past_wall_time(at(100), at(1000), 5_000_000), 4_100_000);
+        assert_eq!(past_wall_time(at(0), at(1000), 7), 0);
     }
 
     #[test]

@@ -8,7 +8,9 @@
 
 mod answer;
 mod attest;
+mod blame;
 mod events;
+mod govern;
 mod panel;
 mod tell;
 
@@ -24,8 +26,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::blame::{Blame, Bounds};
 use crate::catalogue::{AGENT_CPU, AGENT_MAPS, AGENT_RSS, Owner};
+use crate::conditions::{Conditions, Saved};
 use crate::frame::{Frame, Shape};
+use crate::governor;
 use crate::host::Root;
 use crate::kernel::{self, Events, Kernel, KernelEvent};
 use crate::losses::{Cause, Losses};
@@ -38,6 +43,7 @@ use crate::units::{Moved, OTHER, Units};
 use answer::Measuring;
 use attest::Attestor;
 use events::Journal;
+use govern::Governing;
 use panel::Panel;
 
 /// Rows for network interfaces, and for devices where no eBPF map sets the number.
@@ -55,6 +61,10 @@ pub struct Options {
     pub unit_slots: usize,
     /// The limit the eBPF maps were sized for.
     pub map_limit_bytes: u64,
+    /// What the eBPF programs may cost.
+    pub governor: governor::Options,
+    /// From which share of stalled time on a unit is under pressure.
+    pub pressure_threshold: f64,
     /// Whether to prove the probes at the start.
     pub attest: bool,
     /// Where proofs may write a file.
@@ -70,6 +80,8 @@ pub struct Channels {
     pub requests: mpsc::Receiver<Request>,
     /// To the metrics page and the watchdog, once a tick.
     pub snapshot: watch::Sender<Snapshot>,
+    /// To whoever keeps the conditions over a restart, when they change.
+    pub conditions: watch::Sender<Vec<Saved>>,
 }
 
 /// What the sampler waits for.
@@ -79,6 +91,7 @@ enum Event {
     Kernel,
     Request(Option<Request>),
     Measured,
+    Window,
     Attest,
     Shutdown,
 }
@@ -86,8 +99,8 @@ enum Event {
 /// Reads, follows and tells.
 pub struct Sampler {
     options: Options,
-    channels: Channels,
     root: Root,
+    channels: Channels,
     losses: Losses,
     /// `Err` with the reason where eBPF cannot be used.
     kernel: Result<Kernel, String>,
@@ -98,11 +111,16 @@ pub struct Sampler {
     current: Frame,
     previous: Frame,
     summarizer: Summarizer,
+    blame: Blame,
+    blamed: blame::Known,
     refused_series: u64,
     journal: Journal,
+    conditions: Conditions,
+    refused_conditions: u64,
     moved: Vec<Moved>,
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
+    governing: Option<Governing>,
     attestor: Attestor,
     statuses: Arc<[ProbeStatus]>,
     window_began: BootTime,
@@ -130,7 +148,7 @@ impl Sampler {
             interfaces: INTERFACE_ROWS,
         };
         let mut current = Frame::new(shape);
-        for owner in [Owner::Unit, Owner::Device, Owner::Interface] {
+        for owner in [Owner::Unit, Owner::Device, Owner::Interface, Owner::Label] {
             current.assign(owner, 0, OTHER.into());
         }
         let units = Units::start(root, shape.units, &losses);
@@ -152,24 +170,39 @@ impl Sampler {
             Some(Ok(ready)) => Some(ready),
             None => None,
         };
+        let governing = kernel.as_ref().ok().map(|kernel| {
+            let threshold = options.pressure_threshold;
+            Governing::new(options.governor, threshold, shape.units, kernel)
+        });
         let mut previous = Frame::new(shape);
         let now = BootTime::now();
         current.at = now;
         previous.copy_from(&current);
+        let bounds = Bounds {
+            units: shape.units,
+            cpus: kernel.as_ref().map_or(0, |kernel| kernel.sched().cpus()),
+            rows: kernel.as_ref().map_or(0, |kernel| kernel.preempt().rows()),
+            devices: shape.devices,
+        };
         Self {
             summarizer: Summarizer::new(&current),
+            blame: Blame::new(bounds, now),
+            blamed: blame::Known::default(),
             refused_series: 0,
             journal: Journal::new(losses.clone()),
+            conditions: Conditions::default(),
+            refused_conditions: 0,
             moved: Vec::new(),
             kernel_queue: Vec::new(),
             measuring: None,
+            governing,
             attestor: Attestor::default(),
-            root: root.clone(),
             statuses: Arc::new([]),
             window_began: now,
             second: now.since_boot().as_secs(),
             ticks: 0,
             options,
+            root: root.clone(),
             channels,
             losses,
             kernel,
@@ -180,6 +213,13 @@ impl Sampler {
             current,
             previous,
         }
+    }
+
+    /// Takes over the conditions that stood when the agent last ran.
+    #[must_use]
+    pub fn with_conditions(mut self, saved: Vec<Saved>, same_boot: bool) -> Self {
+        self.conditions.restore(saved, same_boot, BootTime::now());
+        self
     }
 
     /// Samples until `shutdown`.
@@ -193,6 +233,7 @@ impl Sampler {
                 Event::Kernel => self.tell_kernel_events(BootTime::now()),
                 Event::Request(Some(request)) => self.answer(request),
                 Event::Measured => self.finish_measuring(),
+                Event::Window => self.finish_window(),
                 Event::Attest => self.advance_proofs(),
                 // The rims are gone: so is everybody.
                 Event::Request(None) | Event::Shutdown => break,
@@ -209,6 +250,7 @@ impl Sampler {
         }
         let to_next = Duration::from_secs(self.second + 1).saturating_sub(now);
         let measured = self.measuring.as_ref().map(|measuring| measuring.until);
+        let window = self.governing.as_ref().and_then(Governing::until);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Event::Shutdown,
@@ -221,6 +263,7 @@ impl Sampler {
                 Event::Kernel
             }
             () = reached(measured) => Event::Measured,
+            () = reached(window) => Event::Window,
             () = self.attestor.ready() => Event::Attest,
             request = self.channels.requests.recv() => Event::Request(request),
         }
@@ -238,6 +281,9 @@ impl Sampler {
         self.losses.set_in_kernel(loaded.map(Kernel::losses).unwrap_or_default());
         self.current.begin(now);
         self.panel.read(loaded, &mut self.current);
+        self.tick_blame(now);
+        self.follow_conditions(now);
+        self.govern(now);
         self.summarizer.tick(&self.previous, &self.current);
         let refused = self.summarizer.refused();
         self.losses.add(Cause::Series, refused - self.refused_series);
@@ -282,6 +328,7 @@ impl Sampler {
             vitals: vitals.clone(),
             probes: Arc::clone(&self.statuses),
             costs: self.panel.costs().cloned().collect(),
+            overhead: self.overhead(),
             tick_duration: BootTime::now().since(now),
             slots_used: self.units_live(),
             slots: self.slots(),

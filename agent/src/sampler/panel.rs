@@ -2,6 +2,7 @@
 
 use holdfast_core::clock::BootTime;
 
+use crate::conditions::Evidence;
 use crate::frame::Frame;
 use crate::kernel::{Kernel, ProgramCost, State as ProgramState};
 use crate::probes::{Context, PROBES, Probe, Spec};
@@ -48,6 +49,10 @@ impl Panel {
         let mut begun = BootTime::now();
         for entry in &mut self.entries {
             let Ok(probe) = &mut entry.probe else { continue };
+            // What a shed program has counted is of another time.
+            if kernel.is_some_and(|kernel| kernel.shed_reason(entry.spec.programs).is_some()) {
+                continue;
+            }
             let failure = probe.read(kernel, frame).err();
             self.changed |= failure.is_some() != entry.failure.is_some();
             entry.failure = failure;
@@ -56,6 +61,12 @@ impl Panel {
             entry.cost.add(ended.since(begun));
             begun = ended;
         }
+    }
+
+    /// What the probes found that speaks for or against conditions of the host.
+    pub(super) fn evidence(&mut self, out: &mut Vec<Evidence>) {
+        let open = self.entries.iter_mut().filter_map(|entry| entry.probe.as_mut().ok());
+        open.for_each(|probe| probe.evidence(out));
     }
 
     /// Notes what came out of proving a probe, and returns what was known before.
@@ -127,7 +138,9 @@ impl Entry {
                 }
             })
             .collect();
+        let shed = kernel.and_then(|kernel| kernel.shed_reason(self.spec.programs));
         let (state, reason) = match (&self.probe, &self.failure) {
+            (Ok(_), _) if shed.is_some() => (State::Off, shed.unwrap_or_default().to_owned()),
             (Err(reason), _) | (Ok(_), Some(reason)) => (State::Off, reason.clone()),
             (Ok(probe), None) => {
                 let lost = programs.iter().find(|program| program.state == State::Off);
@@ -151,6 +164,7 @@ impl Entry {
             state,
             reason,
             level: self.spec.level,
+            depth: None,
             programs,
             proof: self.proof.clone(),
         }
@@ -178,7 +192,12 @@ mod tests {
         panel.read(None, &mut frame);
         assert!(panel.take_changed() && !panel.take_changed());
         for status in panel.statuses(None, &[]) {
-            let expected = if status.name == "self" { State::Active } else { State::Off };
+            let expected = match status.name {
+                "self" => State::Active,
+                // It needs no files, only units to tell apart.
+                "sockets" => State::Degraded,
+                _ => State::Off,
+            };
             assert_eq!(
                 (status.state, status.reason.is_empty()),
                 (expected, expected == State::Active),

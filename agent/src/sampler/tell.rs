@@ -7,14 +7,20 @@ use holdfast_core::clock::{self, BootTime};
 
 use super::Sampler;
 use super::events::{self, Fact};
+use crate::catalogue::HOST_CONDITIONS;
+use crate::conditions::Evidence;
+use crate::host::present::why_over;
 use crate::kernel::KernelEvent;
 use crate::losses::Cause;
 use crate::report::{Report, Severity, State};
 
+/// Ticks between two looks at the present state of what stands.
+const CHECK_EVERY: u64 = 5;
+
 impl Sampler {
     /// Tells the states of the probes, when they are not what was told last.
     pub(super) fn refresh_statuses(&mut self) {
-        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        let statuses = self.statuses(&[]);
         if *statuses == *self.statuses {
             return;
         }
@@ -35,7 +41,7 @@ impl Sampler {
         let version = env!("CARGO_PKG_VERSION");
         let message = format!("the agent {version} started");
         self.tell(Fact::new("agent.started", Severity::Info, message));
-        let statuses = self.panel.statuses(self.kernel.as_ref().ok(), &[]);
+        let statuses = self.statuses(&[]);
         let off = |ebpf_too: bool| {
             let off = statuses.iter().filter(|status| status.state == State::Off);
             off.filter(move |status| status.level == 0 || ebpf_too)
@@ -74,6 +80,40 @@ impl Sampler {
         self.moved = moved;
     }
 
+    /// Takes what the probes found into the conditions, tells what began and ended,
+    /// and hands on what stands to whoever keeps it.
+    pub(super) fn follow_conditions(&mut self, now: BootTime) {
+        let mut evidence = Vec::new();
+        self.panel.evidence(&mut evidence);
+        for evidence in evidence {
+            self.conditions.take(evidence, now);
+        }
+        // What the log of the past tells may be over: look before it is told.
+        if self.ticks.is_multiple_of(CHECK_EVERY) || self.conditions.has_news() {
+            for (kind, instance) in self.conditions.to_check() {
+                let why = kind.check.and_then(|check| why_over(&self.root, check, &instance));
+                let Some(detail) = why else { continue };
+                let over =
+                    Evidence { kind, instance, stands: false, detail, at: now, history: false };
+                self.conditions.take(over, now);
+            }
+        }
+        let mut changes = Vec::new();
+        self.conditions.tell(now, &mut changes);
+        let wall = clock::unix_ms();
+        for change in changes {
+            let at = events::past_wall_time(change.at, now, wall);
+            self.enter(events::condition(&change), now, at);
+        }
+        let refused = self.conditions.refused();
+        self.losses.add(Cause::Conditions, refused - self.refused_conditions);
+        self.refused_conditions = refused;
+        self.current.set(HOST_CONDITIONS, 0, self.conditions.len() as f64);
+        if let Some(saved) = self.conditions.save(now) {
+            self.channels.conditions.send_replace(saved);
+        }
+    }
+
     pub(super) fn tell_kernel_events(&mut self, now: BootTime) {
         // The cgroup of a process may be as young as its death.
         self.follow_units(now);
@@ -82,7 +122,8 @@ impl Sampler {
         for event in queue.drain(..) {
             let Some(event) = self.attestor.sift(event) else { continue };
             let (KernelEvent::Exit { cgroup_id, at_ns, .. }
-            | KernelEvent::OomKill { cgroup_id, at_ns, .. }) = &event;
+            | KernelEvent::OomKill { cgroup_id, at_ns, .. }
+            | KernelEvent::Hung { cgroup_id, at_ns, .. }) = &event;
             let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
             let at = events::wall_time(*at_ns, now, wall);
             self.enter(events::kernel(event, unit), now, at);

@@ -49,6 +49,8 @@ pub struct Members {
     pub version: u64,
     /// By cgroup id.
     pub list: BTreeMap<u64, Member>,
+    /// Slot of every cgroup that counts for a unit, by cgroup id.
+    pub slots: BTreeMap<u64, usize>,
     /// The controllers on the unified hierarchy, as the kernel lists them.
     pub controllers: String,
     /// Whether some cgroups cannot be watched, so that births are seen late.
@@ -142,6 +144,11 @@ impl Units {
         self.table.name(cgroup_id)
     }
 
+    /// The cgroups of a slot, live or gone a short while ago.
+    pub fn ids(&self, slot: usize) -> impl Iterator<Item = u64> {
+        self.table.ids(slot)
+    }
+
     /// Brings everything up to date with the hierarchy. Appends to `moved` what
     /// happened since, but not what was there at the first call.
     pub fn follow(
@@ -228,7 +235,7 @@ impl Units {
         moved: &mut Vec<Moved>,
     ) {
         let birth = self.table.born(id, name, now);
-        release(kernel, &birth.released);
+        self.release(kernel, &birth.released);
         match birth.kind {
             BirthKind::Refused => return self.losses.add(Cause::Units, 1),
             BirthKind::Given => {
@@ -243,6 +250,7 @@ impl Units {
         if kernel.is_some_and(|kernel| kernel.assign_unit(id, birth.slot).is_err()) {
             self.losses.add(Cause::Assignments, 1);
         }
+        self.members.borrow_mut().slots.insert(id, birth.slot);
         if let Some(path) = self.tops.get(&id) {
             let directory = self.tree.directory(path);
             let mut members = self.members.borrow_mut();
@@ -261,12 +269,14 @@ impl Units {
     ) {
         self.tops.remove(&id);
         self.slices.remove(&id);
-        let mut members = self.members.borrow_mut();
-        if members.list.remove(&id).is_some() {
-            members.version += 1;
+        {
+            let mut members = self.members.borrow_mut();
+            if members.list.remove(&id).is_some() {
+                members.version += 1;
+            }
         }
         let Some(death) = self.table.gone(id, now) else { return };
-        release(kernel, &death.released);
+        self.release(kernel, &death.released);
         if death.unit_gone {
             frame.retire(Owner::Unit, death.slot);
             moved.push(Moved { unit: self.table.slot_name(death.slot), born: false });
@@ -296,11 +306,15 @@ impl Units {
             .filter_map(|id| self.slices.remove(&id).map(|slice| (id, slice.name)))
             .collect()
     }
-}
 
-fn release(kernel: Option<&Kernel>, ids: &[u64]) {
-    if let Some(kernel) = kernel {
-        ids.iter().for_each(|&id| kernel.release_unit(id));
+    fn release(&self, kernel: Option<&Kernel>, ids: &[u64]) {
+        let mut members = self.members.borrow_mut();
+        for id in ids {
+            members.slots.remove(id);
+            if let Some(kernel) = kernel {
+                kernel.release_unit(*id);
+            }
+        }
     }
 }
 

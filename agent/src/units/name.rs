@@ -52,7 +52,7 @@ fn unescape(name: &str) -> &str {
 }
 
 /// Fit for the wire: without control characters, the end kept when it is too long.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut start = text.len().saturating_sub(limits::INSTANCE_BYTES);
     while !text.is_char_boundary(start) {
         start += 1;

@@ -163,6 +163,12 @@ impl Table {
         self.slots.get(slot).map(|slot| Arc::clone(&slot.name)).unwrap_or_default()
     }
 
+    /// The cgroups of a slot, live or gone a short while ago.
+    pub fn ids(&self, slot: usize) -> impl Iterator<Item = u64> {
+        let slot = self.slots.get(slot);
+        slot.into_iter().flat_map(|slot| slot.live.iter().chain(&slot.dead).copied())
+    }
+
     /// How many units are live.
     #[must_use]
     pub fn live(&self) -> usize {

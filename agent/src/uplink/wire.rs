@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use holdfast_proto::{limits, v1};
 
+use crate::blame::Resource;
 use crate::catalogue::{self, Kind, Owner, Signal};
+use crate::doctor;
 use crate::kernel::attest::{Check, Outcome, Verdict};
 use crate::report::{
-    AttestReport, Event, LinkState, Newest, ProbeStatus, ProgramStatus, Proof, Severity, State,
-    Vitals, Window,
+    AttestReport, BlameReport, Event, LinkState, Newest, ProbeStatus, ProgramStatus, Proof,
+    Severity, State, Vitals, Window,
 };
 
 /// Cuts `text` to what the wire allows, at a character's edge, without control characters.
@@ -31,6 +33,7 @@ pub(crate) const fn owner(owner: Owner) -> v1::Owner {
         Owner::Unit => v1::Owner::Unit,
         Owner::Device => v1::Owner::Device,
         Owner::Interface => v1::Owner::Interface,
+        Owner::Label => v1::Owner::Label,
     }
 }
 
@@ -138,12 +141,37 @@ pub(crate) fn event(event: &Event) -> v1::Event {
     }
 }
 
+pub(crate) fn blame(report: &BlameReport) -> v1::GetBlameResponse {
+    let resource = |resource| match resource {
+        Resource::Cpu => v1::Resource::Cpu,
+        Resource::Disk => v1::Resource::Disk,
+        Resource::Memory => v1::Resource::Memory,
+    };
+    let resources = report.resources.iter().map(|of| v1::ResourceBlame {
+        resource: resource(of.resource).into(),
+        covered_ms: u32::try_from(of.covered.as_millis()).unwrap_or(u32::MAX),
+        reason: text(&of.reason),
+        culprit: of
+            .culprits
+            .iter()
+            .map(|culprit| v1::Culprit {
+                unit: culprit.unit.to_string(),
+                itself: culprit.itself,
+                ns: culprit.ns,
+            })
+            .collect(),
+    });
+    v1::GetBlameResponse { unit: report.unit.to_string(), resource: resources.collect() }
+}
+
 pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {
     v1::ProbeReport {
         name: probe.name.to_owned(),
         state: state(probe.state).into(),
         reason: text(&probe.reason),
         level: probe.level.into(),
+        depth: probe.depth.map(|depth| depth.name().to_owned()).unwrap_or_default(),
+        cost: 0.0,
         program: probe.programs.iter().map(program).collect(),
         proof: proof(&probe.proof).into(),
         proof_reason: text(probe.proof.reason()),
@@ -151,6 +179,21 @@ pub(crate) fn probe(probe: &ProbeStatus) -> v1::ProbeReport {
             Proof::Proven { unix_ms } => unix_ms,
             _ => 0,
         },
+    }
+}
+
+pub(crate) fn finding(finding: &doctor::Finding) -> v1::DoctorFinding {
+    let state = match finding.state {
+        doctor::State::Ok => v1::DoctorState::Ok,
+        doctor::State::Warn => v1::DoctorState::Warn,
+        doctor::State::Missing => v1::DoctorState::Missing,
+    };
+    v1::DoctorFinding {
+        name: finding.name.to_owned(),
+        state: state.into(),
+        value: text(&finding.value),
+        cost: text(&finding.cost),
+        remedy: text(&finding.remedy),
     }
 }
 

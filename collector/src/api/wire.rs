@@ -70,6 +70,8 @@ pub(super) fn probe(probe: &Probe) -> v1::ProbeReport {
         .into(),
         proof_reason: probe.proof_reason.clone(),
         proven_unix_ms: probe.proven_unix_ms,
+        // How deep it looks is said in the reason, when it is not all the way.
+        ..v1::ProbeReport::default()
     }
 }
 
@@ -115,6 +117,7 @@ fn owner(owner: Owner) -> v1::Owner {
         Owner::Unit => v1::Owner::Unit,
         Owner::Device => v1::Owner::Device,
         Owner::Interface => v1::Owner::Interface,
+        Owner::Label => v1::Owner::Label,
     }
 }
 

@@ -126,6 +126,7 @@ fn signal(wire: v1::SignalInfo) -> Checked<Signal> {
         v1::Owner::Unit => Owner::Unit,
         v1::Owner::Device => Owner::Device,
         v1::Owner::Interface => Owner::Interface,
+        v1::Owner::Label => Owner::Label,
         v1::Owner::Unspecified => {
             return refuse(Reason::Number, format!("signal {} has no known owner", wire.name));
         }
@@ -267,7 +268,7 @@ pub(super) fn batch(wire: &v1::SummaryBatch) -> Checked<()> {
 pub(super) fn instance(signal: &Signal, name: &str) -> Checked<()> {
     let good = match signal.owner {
         Owner::Host => name.is_empty(),
-        Owner::Unit | Owner::Device | Owner::Interface => limits::is_instance(name),
+        Owner::Unit | Owner::Device | Owner::Interface | Owner::Label => limits::is_instance(name),
     };
     ensure(good, Reason::Name, || {
         format!("a series of {} has an instance that cannot be one", signal.name)

@@ -56,7 +56,8 @@ pub(crate) async fn prove(
                 taken?;
                 for event in queue.drain(..) {
                     let (KernelEvent::Exit { cgroup_id, .. }
-                    | KernelEvent::OomKill { cgroup_id, .. }) = &event;
+                    | KernelEvent::OomKill { cgroup_id, .. }
+                    | KernelEvent::Hung { cgroup_id, .. }) = &event;
                     if *cgroup_id == ours {
                         attestation.take(event);
                     }

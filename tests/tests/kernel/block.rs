@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_agent::catalogue::{
-    DISK_ERRORS, DISK_FLUSH_LATENCY, DISK_READ_LATENCY, DISK_WRITE_LATENCY, DISK_WRITE_SIZE,
+    DISK_ERRORS, DISK_FLUSH_LATENCY, DISK_READ_LATENCY, DISK_WRITE_LATENCY, DISK_WRITE_QUEUE,
+    DISK_WRITE_SERVICE, DISK_WRITE_SIZE, UNIT_DISK_ERRORS, UNIT_IN_FLIGHT, UNIT_WRITE_LATENCY,
+    UNIT_WRITE_REQUESTED,
 };
+use holdfast_agent::kernel::cells::load;
 use holdfast_core::clock::BootTime;
-use holdfast_tests::need;
+use holdfast_tests::{Unit, need};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
-use crate::rig::{ROW, Rig};
+use crate::rig::{ROW, Rig, SLOT};
 
 const WRITES: u64 = 1_000;
 const BLOCK: usize = 4096;
@@ -68,6 +71,103 @@ fn writes_of_a_loop_device_are_counted_exactly() -> Result<()> {
 }
 
 #[test]
+fn a_units_writes_are_its_own_and_queue_and_service_add_up() -> Result<()> {
+    let Some(mut rig) = Rig::start()? else { return Ok(()) };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let Some(device) = Loop::attach(&filled(folder.path())?)? else {
+        need::skip("needs loop devices");
+        return Ok(());
+    };
+    rig.watch_device(&device.number()?)?;
+    let unit = Unit::create("writes")?;
+    rig.watch_unit(&unit)?;
+    rig.tick()?;
+    // Ours, and of nobody's unit.
+    write(&device.0)?;
+    rig.tick()?;
+    let others = rig.histogram(DISK_WRITE_LATENCY, ROW);
+    ensure!(rig.histogram(UNIT_WRITE_LATENCY, SLOT).total() == 0, "charged to a bystander");
+
+    let status = unit.run(&format!(
+        "dd if=/dev/zero of={} bs=4096 count=256 oflag=direct,dsync conv=notrunc 2>&1",
+        device.0.display()
+    ))?;
+    ensure!(status.success(), "{status}");
+    rig.tick()?;
+    let (all, mine) =
+        (rig.histogram(DISK_WRITE_LATENCY, ROW), rig.histogram(UNIT_WRITE_LATENCY, SLOT));
+    let (count, sum) = (all.total() - others.total(), all.sum - others.sum);
+    ensure!(mine.total() == count && mine.sum == sum, "{} of {count} writes", mine.total());
+    ensure!((FILE_BLOCKS - UNDELIVERED..=FILE_BLOCKS).contains(&count), "{count} writes");
+    let bytes = rig.value(UNIT_WRITE_REQUESTED, SLOT);
+    ensure!(bytes == (count * BLOCK as u64) as f64, "{bytes} bytes");
+    ensure!(rig.value(UNIT_DISK_ERRORS, SLOT) == 0.0, "errors");
+
+    // Every write has both parts, and nothing is between them.
+    let (queue, service) =
+        (rig.histogram(DISK_WRITE_QUEUE, ROW), rig.histogram(DISK_WRITE_SERVICE, ROW));
+    ensure!(queue.total() == all.total() && service.total() == all.total(), "a part is missing");
+    ensure!(queue.sum + service.sum == all.sum, "{} + {}", queue.sum, service.sum);
+    ensure!(queue.sum > 0 && service.sum > queue.sum, "{} in the queue", queue.sum);
+
+    // What the unit had in flight: its bytes for as long as the device had them.
+    let cell = rig.kernel.unit_block(ROW, SLOT).context("no cell")?;
+    ensure!(load(&cell.requests) == count && load(&cell.wait_ns) == sum, "not the device's");
+    let in_flight = rig.value(UNIT_IN_FLIGHT, SLOT);
+    let most = BLOCK as f64 * sum as f64 / 1e9;
+    ensure!((0.2 * most..=most).contains(&in_flight), "{in_flight} of {most} byte seconds");
+    ensure!(rig.lost("ebpf.request_stamp_overwritten") == 0, "a stamp was lost");
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_taken_away_under_load_leaves_nothing_behind() -> Result<()> {
+    let Some(mut rig) = Rig::start()? else { return Ok(()) };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let path = filled(folder.path())?;
+    let unit = Unit::create("unplug")?;
+    rig.watch_unit(&unit)?;
+    for round in 0..3 {
+        let Some(device) = Loop::attach(&path)? else {
+            need::skip("needs loop devices");
+            return Ok(());
+        };
+        rig.watch_device(&device.number()?)?;
+        rig.tick()?;
+        let before = rig.histogram(UNIT_WRITE_LATENCY, SLOT).total();
+        // The shell keeps the device open, so that nobody else gets its number.
+        let path = device.0.display();
+        let writes = "bs=4096 count=64 oflag=direct conv=notrunc";
+        let mut writer = unit.start(&format!(
+            "exec 3<>{path} 2>/dev/null; while :; do dd if=/dev/zero of={path} {writes}; done"
+        ))?;
+        more_writes(&mut rig, before + 500)?;
+        let backing = Path::new("/sys/dev/block").join(device.number()?).join("loop/backing_file");
+        ensure!(backing.exists(), "{} is missing", backing.display());
+        // Detached while it is in use: it goes with its last user, amid a write.
+        drop(device);
+        more_writes(&mut rig, before + 1000)?;
+        fs::write(unit.folder().join("cgroup.kill"), "1")?;
+        let _killed = writer.wait()?;
+        let start = BootTime::now();
+        while backing.exists() {
+            ensure!(BootTime::now().since(start) < Duration::from_secs(20), "it does not go away");
+        }
+        rig.tick()?;
+        // Nothing of it is still charged, or taken for another request.
+        let (disk, own) =
+            (rig.histogram(DISK_WRITE_LATENCY, ROW), rig.histogram(UNIT_WRITE_LATENCY, SLOT));
+        ensure!(own.total() > before + 1000, "{} writes in round {round}", own.total());
+        let service = rig.histogram(DISK_WRITE_SERVICE, ROW);
+        ensure!(service.total() == disk.total(), "{} of {}", service.total(), disk.total());
+        for cause in ["ebpf.request_stamp_overwritten", "ebpf.interval_negative"] {
+            ensure!(rig.lost(cause) == 0, "{cause}: {}", rig.lost(cause));
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn writes_of_the_repositorys_disk_are_counted_within_background() -> Result<()> {
     let Some(mut rig) = Rig::start()? else { return Ok(()) };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
@@ -113,6 +213,16 @@ fn writes_of_the_repositorys_disk_are_counted_within_background() -> Result<()> 
     let others = background(&mut rig)?;
     ensure!(others > QUIET, "never within 15 %, and nobody else writes: {seen:?}");
     eprintln!("others write too much to compare times: {seen:?}");
+    Ok(())
+}
+
+/// Ticks until the unit has written so often.
+fn more_writes(rig: &mut Rig, wanted: u64) -> Result<()> {
+    let start = BootTime::now();
+    while rig.histogram(UNIT_WRITE_LATENCY, SLOT).total() < wanted {
+        ensure!(BootTime::now().since(start) < Duration::from_secs(20), "it writes too little");
+        rig.tick()?;
+    }
     Ok(())
 }
 
@@ -239,10 +349,14 @@ impl Page {
 }
 
 /// A file as a block device.
-struct Loop(PathBuf);
+pub(crate) struct Loop(PathBuf);
 
 impl Loop {
-    fn attach(file: &Path) -> Result<Option<Self>> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn attach(file: &Path) -> Result<Option<Self>> {
         if !need::program("losetup") || !Path::new("/dev/loop-control").exists() {
             return Ok(None);
         }

@@ -7,7 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod attest;
+mod blame;
 mod block;
+mod depth;
+mod detached;
+mod drops;
+mod irq;
 mod loading;
 mod memory;
 mod mutation;
@@ -15,4 +20,7 @@ mod process;
 mod rig;
 mod role;
 mod sched;
+mod sockets;
+mod tasks;
 mod tcp;
+mod volume;

@@ -4,8 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use holdfast_agent::catalogue::{HOST_RECLAIM, UNIT_EXITS_SIGNAL, UNIT_OOM_KILLS, UNIT_RECLAIM};
+use holdfast_agent::catalogue::{
+    HOST_COMPACTION, HOST_RECLAIM, UNIT_COMPACTION, UNIT_EXITS_SIGNAL, UNIT_OOM_KILLS, UNIT_RECLAIM,
+};
 use holdfast_agent::kernel::KernelEvent;
+use holdfast_core::clock::BootTime;
 use holdfast_tests::{Unit, need};
 
 use crate::process::events_of;
@@ -44,14 +47,40 @@ async fn a_process_that_outgrows_its_limit_stalls_and_is_killed() -> Result<()> 
     Ok(())
 }
 
+#[test]
+fn who_asks_for_compaction_waits_for_it() -> Result<()> {
+    let Some(mut rig) = Rig::start()? else { return Ok(()) };
+    let switch = "/proc/sys/vm/compact_memory";
+    if !Path::new(switch).exists() {
+        need::skip("needs CONFIG_COMPACTION");
+        return Ok(());
+    }
+    let unit = Unit::create("compacts")?;
+    rig.watch_unit(&unit)?;
+    rig.tick()?;
+    let start = BootTime::now();
+    let status = unit.run(&format!("echo 1 > {switch}"))?;
+    let most = BootTime::now().since(start).as_nanos() as u64;
+    ensure!(status.success(), "{status}");
+    rig.tick()?;
+    let (unit, host) = (rig.histogram(UNIT_COMPACTION, SLOT), rig.histogram(HOST_COMPACTION, 0));
+    // One for each zone of memory that is in use.
+    ensure!((1..=16).contains(&unit.total()), "{} stalls", unit.total());
+    ensure!((1..most).contains(&unit.sum), "{} of {most} ns", unit.sum);
+    ensure!(host.total() >= unit.total(), "{} on the host", host.total());
+    let lost = rig.lost("ebpf.reclaim_map_full");
+    ensure!(lost == 0, "{lost} lost");
+    Ok(())
+}
+
 /// A memory limit for a unit: its own, or that of a cgroup of version 1 beside it.
-enum Limit {
+pub(crate) enum Limit {
     Own,
     Beside(PathBuf),
 }
 
 impl Limit {
-    fn set(unit: &Unit) -> Result<Option<Self>> {
+    pub(crate) fn set(unit: &Unit) -> Result<Option<Self>> {
         let own = unit.folder().join("memory.max");
         if own.exists() {
             fs::write(own, LIMIT)?;
@@ -77,7 +106,7 @@ impl Limit {
         Ok(Some(Self::Beside(folder)))
     }
 
-    fn beside(&self) -> Option<&str> {
+    pub(crate) fn beside(&self) -> Option<&str> {
         match self {
             Self::Own => None,
             Self::Beside(folder) => Path::to_str(folder),

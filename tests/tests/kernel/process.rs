@@ -19,9 +19,9 @@ pub(crate) async fn events_of(
             let mut batch = Vec::new();
             events.next(&mut batch).await?;
             found.extend(batch.into_iter().filter(|event| match event {
-                KernelEvent::Exit { cgroup_id, .. } | KernelEvent::OomKill { cgroup_id, .. } => {
-                    *cgroup_id == cgroup
-                }
+                KernelEvent::Exit { cgroup_id, .. }
+                | KernelEvent::OomKill { cgroup_id, .. }
+                | KernelEvent::Hung { cgroup_id, .. } => *cgroup_id == cgroup,
             }));
         }
         Ok::<_, anyhow::Error>(())

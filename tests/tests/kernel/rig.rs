@@ -96,6 +96,19 @@ impl Rig {
         self.frame.get(id, row)
     }
 
+    /// The value of a signal for a label; 0 as long as the label was not met.
+    pub(crate) fn label(&self, id: SignalId, name: &str) -> f64 {
+        let rows = self.frame.rows(Owner::Label);
+        let row = rows.iter().position(|row| row.live && &*row.name == name);
+        row.map(|row| self.frame.get(id, row)).filter(|value| !value.is_nan()).unwrap_or(0.0)
+    }
+
+    /// The sum of a signal over all labels, those without a row included.
+    pub(crate) fn labels(&self, id: SignalId) -> f64 {
+        let rows = 0..self.frame.rows(Owner::Label).len();
+        rows.map(|row| self.frame.get(id, row)).filter(|value| !value.is_nan()).sum()
+    }
+
     /// A distribution as it is now.
     pub(crate) fn histogram(&self, id: SignalId, row: usize) -> Histogram {
         self.frame.histogram(id, row).cloned().unwrap_or_default()

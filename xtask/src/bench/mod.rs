@@ -4,13 +4,20 @@
 //! unit of measure and, where we have set ourselves one, a target. It measures and
 //! does not judge: a missed target is shown, and the exit code stays 0.
 
+mod accounting;
+mod blame;
+mod block_io;
 mod idle;
 mod peers;
 mod process;
 mod run_queue;
+mod signals;
+mod units;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+pub(crate) use process::pss;
 
 use crate::stop::Stop;
 
@@ -25,6 +32,9 @@ pub(crate) struct Args {
     /// How long to measure, where the measurement goes by time
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
+    /// How many runs, where the measurement goes by runs
+    #[arg(long, value_name = "N")]
+    runs: Option<u64>,
     /// Install the programs that are measured beside ours, with apt
     #[arg(long)]
     install_peers: bool,
@@ -39,14 +49,34 @@ struct Bench {
 
 const BENCHES: &[Bench] = &[
     Bench {
+        name: "blame",
+        help: "how often a known aggressor is blamed first, for CPU, disk and memory (root)",
+        run: blame::run,
+    },
+    Bench {
         name: "idle",
         help: "what the agent costs an idle host, beside node_exporter and sadc (default 60 s)",
         run: idle::run,
     },
     Bench {
+        name: "units",
+        help: "what the agent costs a host with 200 units (default 30 s, root)",
+        run: units::run,
+    },
+    Bench {
         name: "run-queue",
-        help: "what measuring the run queue costs a switch, beside runqlat (two minutes, root)",
+        help: "what watching the scheduler costs a switch, beside runqlat and offcputime (four minutes, root)",
         run: run_queue::run,
+    },
+    Bench {
+        name: "signals",
+        help: "whether our numbers are those of runqlat, biolatency and bpftrace (a minute, root)",
+        run: signals::run,
+    },
+    Bench {
+        name: "block",
+        help: "what watching block I/O costs a write, beside biolatency (a minute, root)",
+        run: block_io::run,
     },
 ];
 
@@ -54,6 +84,8 @@ const BENCHES: &[Bench] = &[
 pub(crate) struct Options {
     /// How long, when the person said so.
     pub(crate) seconds: Option<u64>,
+    /// How many runs, when the person said so.
+    pub(crate) runs: Option<u64>,
 }
 
 /// One number. Each target is an upper limit.
@@ -92,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.install_peers {
         peers::install()?;
     }
-    let rows = (bench.run)(&Options { seconds: args.seconds }, &Stop::listen()?)?;
+    let rows = (bench.run)(&Options { seconds: args.seconds, runs: args.runs }, &Stop::listen()?)?;
     if args.json {
         let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
         println!("[\n{}\n]", lines?.join(",\n"));

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use holdfast_core::clock::BootTime;
 use tempfile::TempDir;
 
+use super::Row;
 use crate::debian;
 use crate::leash::Leashed;
 use crate::shell;
@@ -71,32 +72,76 @@ impl NodeExporter {
     }
 }
 
-/// A tool that shows run-queue latency by tracing the scheduler.
+/// A tool that watches the kernel for the same purpose as one of our programs.
 pub(crate) struct Tracer {
     /// What the rows call it.
     pub(crate) name: &'static str,
     program: &'static str,
     package: &'static str,
-    script: Option<&'static str>,
+    arguments: &'static [&'static str],
+    /// Its programs' names hold this.
+    pub(crate) part: &'static str,
+    /// At most this share of its cost may ours be, where we have set ourselves that.
+    our_share: Option<f64>,
 }
 
 impl Tracer {
-    /// Those that Debian has. The first is what we compare ourselves with.
-    pub(crate) const ALL: [Self; 3] = [
-        Self { name: "runqlat", program: "runqlat", package: "libbpf-tools", script: None },
+    /// Those of Debian that watch the scheduler.
+    pub(crate) const SCHEDULER: &[Self] = &[
+        Self {
+            name: "runqlat",
+            program: "runqlat",
+            package: "libbpf-tools",
+            arguments: &[],
+            part: "sched_",
+            our_share: Some(0.25),
+        },
         Self {
             name: "runqlat (bcc)",
             program: "runqlat-bpfcc",
             package: "bpfcc-tools",
-            script: None,
+            arguments: &[],
+            part: "sched_",
+            our_share: None,
         },
         Self {
             name: "runqlat.bt",
             program: "bpftrace",
             package: "bpftrace",
-            script: Some("/usr/sbin/runqlat.bt"),
+            arguments: &["/usr/sbin/runqlat.bt"],
+            part: "sched_",
+            our_share: None,
+        },
+        Self {
+            name: "offcputime",
+            program: "offcputime",
+            package: "libbpf-tools",
+            arguments: &[],
+            part: "sched_",
+            our_share: Some(0.1),
         },
     ];
+
+    /// Those of Debian that watch block I/O.
+    pub(crate) const BLOCK: &[Self] = &[Self {
+        name: "biolatency",
+        program: "biolatency",
+        package: "libbpf-tools",
+        arguments: &["-Q"],
+        part: "block_",
+        our_share: Some(1.0 / 3.0),
+    }];
+
+    /// Our cost beside the tool's, where that could be measured.
+    pub(crate) fn compared(&self, ours: f64, theirs: Option<f64>, unit: &'static str) -> Vec<Row> {
+        let Some(theirs) = theirs else { return Vec::new() };
+        let ratio = Row::new(format!("net, ours / {}", self.name), ours / theirs, "ratio");
+        let ratio = match self.our_share {
+            Some(share) => ratio.at_most(share),
+            None => ratio,
+        };
+        vec![Row::new(format!("{}, net", self.name), theirs, unit), ratio]
+    }
 
     /// Whether it is there and works on this kernel; says so when not.
     pub(crate) fn works(&self, stop: &Stop) -> bool {
@@ -123,8 +168,11 @@ impl Tracer {
         let mut arguments: Vec<OsString> =
             ["PYTHONUNBUFFERED=1", "stdbuf", "-oL"].map(OsString::from).to_vec();
         arguments.push(program.into_os_string());
-        if let Some(script) = self.script {
-            arguments.push(without_headers(Path::new(script), folder.path())?.into());
+        for argument in self.arguments {
+            arguments.push(match argument.strip_suffix(".bt") {
+                Some(_) => without_headers(Path::new(argument), folder.path())?.into(),
+                None => argument.into(),
+            });
         }
         let mut process = Leashed::start(&env, arguments, &[], Some(&log))?;
         let said = || fs::read_to_string(&log).unwrap_or_default();

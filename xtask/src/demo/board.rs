@@ -72,6 +72,7 @@ struct StatusValue {
     unit: Option<String>,
     device: Option<String>,
     interface: Option<String>,
+    label: Option<String>,
     samples: u64,
     /// Null when it is not a number.
     last: Option<f64>,
@@ -111,7 +112,7 @@ impl Board {
     }
 
     fn take(&mut self, value: StatusValue) {
-        let instance = value.unit.or(value.device).or(value.interface);
+        let instance = value.unit.or(value.device).or(value.interface).or(value.label);
         let key = Key { name: value.signal, owner: value.owner, instance };
         let series = self.series.entry(key).or_default();
         series.samples = value.samples;
@@ -183,6 +184,7 @@ mod tests {
             unit: Some("a.service".into()),
             device: None,
             interface: None,
+            label: None,
             samples: 1,
             last,
         }

@@ -34,11 +34,11 @@ struct ProbeRow {
 #[derive(Debug, Serialize)]
 struct SignalRow {
     name: String,
-    /// `host`, `unit`, `device` or `interface`.
+    /// `host`, `unit`, `device`, `interface` or `label`.
     owner: String,
     /// Name of the systemd unit; null for other owners.
     unit: Option<String>,
-    /// Name of the unit, device or interface; null for the host.
+    /// Name of the unit, device, interface or label; null for the host.
     instance: Option<String>,
     kind: Option<String>,
     measure: Option<String>,
@@ -163,6 +163,7 @@ fn expected(running: Running) -> &'static [(&'static str, &'static str)] {
         ],
         Load::Exits => &[("process.exits.signal", "unit"), ("process.exits.error", "unit")],
         Load::Oom | Load::OomVictim => &[("memory.oom_kills", "host")],
+        Load::Wake => &[("cpu.switches", "host")],
     }
 }
 

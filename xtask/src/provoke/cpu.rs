@@ -9,6 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use holdfast_core::clock::BootTime;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 use super::pause;
 
 /// All threads run at once for the first part of a period and rest for the second,
@@ -28,6 +31,29 @@ pub(super) fn run() -> Result<()> {
     let spinners: Vec<_> = (0..2 * cpus + 2).map(|_| thread::spawn(spin)).collect();
     for spinner in spinners {
         spinner.join().map_err(|_| anyhow!("a thread panicked"))?;
+    }
+    Ok(())
+}
+
+/// Six threads compete for one CPU for `time`, so that waits are long and the tail is
+/// fat.
+pub(crate) fn compete(time: Duration) -> Result<()> {
+    let start = BootTime::now();
+    let competitor = move || -> Result<()> {
+        let mut one = CpuSet::new();
+        one.set(0)?;
+        sched_setaffinity(Pid::from_raw(0), &one).context("this thread may not stay on one CPU")?;
+        while BootTime::now().since(start) < time {
+            for i in 0..5_000_000_u64 {
+                black_box(i);
+            }
+            thread::yield_now();
+        }
+        Ok(())
+    };
+    let competitors: Vec<_> = (0..6).map(|_| thread::spawn(competitor)).collect();
+    for competitor in competitors {
+        competitor.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
     Ok(())
 }

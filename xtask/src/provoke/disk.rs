@@ -19,26 +19,53 @@ const READ_BYTES: usize = 64 << 10;
 const ALIGNMENT: usize = 4 << 10;
 
 pub(super) fn run(scratch: &Path) -> Result<()> {
-    let path = scratch.join("holdfast-demo-disk");
-    let file = open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    // An open file without a name goes away with the process.
-    std::fs::remove_file(&path).with_context(|| format!("cannot unlink {}", path.display()))?;
-
-    let mut memory = vec![0x5A; READ_BYTES + ALIGNMENT];
-    let skip = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-    let buffer = memory.get_mut(skip..skip + READ_BYTES).context("no aligned buffer")?;
-    for offset in (0..FILE_BYTES).step_by(READ_BYTES) {
-        file.write_all_at(buffer, offset).context("cannot fill the file")?;
-    }
-    let mut offset = 0;
+    let mut writer = Writer::create(scratch)?;
     loop {
         for _ in 0..10 {
-            let block = buffer.get(..WRITE_BYTES).unwrap_or_default();
-            file.write_all_at(block, offset).context("cannot write")?;
-            file.read_exact_at(buffer, offset).context("cannot read")?;
-            offset = (offset + READ_BYTES as u64) % FILE_BYTES;
+            writer.write(1)?;
+            writer.read()?;
         }
         pause(Duration::from_millis(40));
+    }
+}
+
+/// A file that is written and read past the page cache. It has no name, so it goes away
+/// with the process.
+pub(crate) struct Writer {
+    file: File,
+    memory: Vec<u8>,
+    skip: usize,
+    offset: u64,
+}
+
+impl Writer {
+    /// Makes the file in `folder` and fills it, so that later writes change no metadata.
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
+        let path = folder.join("holdfast-demo-disk");
+        let file = open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        std::fs::remove_file(&path).with_context(|| format!("cannot unlink {}", path.display()))?;
+        let memory = vec![0x5A; READ_BYTES + ALIGNMENT];
+        let skip = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        let buffer = memory.get(skip..skip + READ_BYTES).context("no aligned buffer")?;
+        for offset in (0..FILE_BYTES).step_by(READ_BYTES) {
+            file.write_all_at(buffer, offset).context("cannot fill the file")?;
+        }
+        Ok(Self { file, memory, skip, offset: 0 })
+    }
+
+    /// Writes 4 KiB `times` times, each to another place.
+    pub(crate) fn write(&mut self, times: u64) -> Result<()> {
+        for _ in 0..times {
+            let block = self.memory.get(self.skip..self.skip + WRITE_BYTES).unwrap_or_default();
+            self.file.write_all_at(block, self.offset).context("cannot write")?;
+            self.offset = (self.offset + READ_BYTES as u64) % FILE_BYTES;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let buffer = self.memory.get_mut(self.skip..self.skip + READ_BYTES).unwrap_or_default();
+        self.file.read_exact_at(buffer, self.offset).context("cannot read")
     }
 }
 

@@ -8,6 +8,7 @@ mod cpu;
 mod disk;
 mod exits;
 mod memory;
+pub(crate) mod neighbour;
 mod network;
 
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub(crate) use cpu::ping_pong;
+pub(crate) use cpu::{compete, ping_pong};
+pub(crate) use disk::Writer;
+pub(crate) use network::slow_connects_for as slow_connects;
 
 /// A kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,6 +39,9 @@ pub(crate) enum Load {
     /// That process
     #[value(hide = true)]
     OomVictim,
+    /// Next to nothing: wakes up ten times a second
+    #[value(hide = true)]
+    Wake,
 }
 
 impl Load {
@@ -48,6 +54,7 @@ impl Load {
             Self::Network => "holdfast-demo-network.service",
             Self::Exits => "holdfast-demo-exits.service",
             Self::Oom | Self::OomVictim => "holdfast-demo-oom.service",
+            Self::Wake => "holdfast-demo-wake.service",
         }
     }
 
@@ -86,6 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Load::Exits => exits::run(),
         Load::Oom => memory::run_oom(&args.scratch),
         Load::OomVictim => memory::be_killed(),
+        Load::Wake => loop {
+            pause(Duration::from_millis(100));
+        },
     }
 }
 

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use holdfast_core::clock::BootTime;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrLike, bind, connect, listen,
     setsockopt, socket, sockopt,
@@ -78,6 +79,22 @@ fn slow_connects() -> Result<()> {
     pause(Duration::from_millis(500));
     listener.accept().context("cannot accept")?;
     late.join().map_err(|_| anyhow!("a thread panicked"))?.context("cannot connect late")?;
+    Ok(())
+}
+
+/// The same from many threads at once, again and again for `time`.
+pub(crate) fn slow_connects_for(time: Duration) -> Result<()> {
+    let start = BootTime::now();
+    let again = move || -> Result<()> {
+        while BootTime::now().since(start) < time {
+            slow_connects()?;
+        }
+        Ok(())
+    };
+    let threads: Vec<_> = (0..64).map(|_| thread::spawn(again)).collect();
+    for thread in threads {
+        thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+    }
     Ok(())
 }
 

@@ -27,8 +27,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Files and folders that decide but never touch the world.
 const PURE: &[&str] = &[
+    "agent/src/blame/",
     "agent/src/catalogue.rs",
     "agent/src/frame.rs",
+    "agent/src/governor/",
     "agent-ebpf/src/lib.rs",
     "proto/src/histogram.rs",
     "proto/src/limits.rs",

@@ -93,7 +93,7 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
             KernelEvent::OomKill { pid, command, .. } => {
                 Some(words(if known { *pid } else { 0 }, command))
             }
-            KernelEvent::Exit { .. } => None,
+            KernelEvent::Exit { .. } | KernelEvent::Hung { .. } => None,
         })
         .collect();
     vec![

@@ -110,4 +110,22 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn thousands_of_cpus_fit_the_buffer() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("proc")).unwrap();
+        let n = u64::MAX / 4096;
+        let mut text = format!("cpu  {n} {n} {n} {n} {n} {n} {n} {n} {n} {n}\n");
+        for cpu in 0..4096 {
+            text += &format!("cpu{cpu} 999999999 99 999999999 9999999999 9 0 9999999 9 0 0\n");
+        }
+        text += &format!("intr 5{}\nctxt 77\nprocesses 8\n", " 0".repeat(70_000));
+        std::fs::write(dir.path().join("proc/stat"), text).unwrap();
+        std::fs::write(dir.path().join("proc/loadavg"), "4096.5 1 1 4096/99999 1\n").unwrap();
+        let mut frame = Frame::new(Shape { units: 1, devices: 1, interfaces: 1 });
+        Cpu::new(&Root::new(dir.path())).read(&mut Buffer::default(), &mut frame).unwrap();
+        assert_eq!((frame.get(PROC_SWITCHES, 0), frame.get(CPU_LOAD, 0)), (77.0, 4096.5));
+        assert!(frame.get(CPU_USER, 0).is_finite() && frame.get(CPU_IDLE, 0) > 0.0);
+    }
 }

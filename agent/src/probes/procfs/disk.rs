@@ -42,11 +42,17 @@ enum Rowless {
     Overflow,
 }
 
+/// Devices without a row: why, and under which name. A number may be given to
+/// another device, as those of NVMe partitions are.
+type Rowlesses = HashMap<(u32, u32), (Rowless, Box<str>)>;
+
 pub(super) struct Disk {
     root: Root,
     diskstats: Source,
     rows: Rows,
-    rowless: HashMap<(u32, u32), Rowless>,
+    rowless: Rowlesses,
+    /// The devices that row 0 stood for at the last tick.
+    others: Vec<(u32, u32)>,
     losses: Losses,
 }
 
@@ -57,6 +63,7 @@ impl Disk {
             diskstats: Source::new(root.path("proc/diskstats")),
             rows: Rows::new(Owner::Device),
             rowless: HashMap::new(),
+            others: Vec::new(),
             losses,
         }
     }
@@ -69,7 +76,7 @@ impl Disk {
     ) -> io::Result<()> {
         let text = self.diskstats.read(buffer)?;
         let mut other = [0.0; COLUMNS.len()];
-        let mut overflowed = false;
+        let mut others = Vec::new();
         self.rows.begin(frame);
         for line in text.lines() {
             let Some(device) = Device::parse(line) else { continue };
@@ -88,7 +95,9 @@ impl Disk {
                     ),
                 },
             };
-            overflowed |= row.is_none();
+            if row.is_none() {
+                others.push(device.number);
+            }
             for ((cell, value), (_, _, signal)) in other.iter_mut().zip(device.values).zip(COLUMNS)
             {
                 match row {
@@ -97,8 +106,14 @@ impl Disk {
                 }
             }
         }
-        self.rows.end(frame);
-        if overflowed {
+        if self.rows.end(frame) {
+            // A row is free: whoever found none may try again.
+            self.rowless.retain(|_, (reason, _)| *reason != Rowless::Overflow);
+        }
+        // One device more or less would look like all its requests in one second.
+        let same = others == self.others;
+        self.others = others;
+        if same && !self.others.is_empty() {
             for (value, (_, _, signal)) in other.into_iter().zip(COLUMNS) {
                 frame.set(signal, 0, value);
             }
@@ -134,18 +149,14 @@ impl<'a> Device<'a> {
 }
 
 /// Why `device` gets no row; `None` when it shall have one.
-fn place(
-    root: &Root,
-    rowless: &mut HashMap<(u32, u32), Rowless>,
-    device: &Device<'_>,
-) -> Option<Rowless> {
+fn place(root: &Root, rowless: &mut Rowlesses, device: &Device<'_>) -> Option<Rowless> {
     match rowless.get(&device.number) {
-        Some(Rowless::Idle) if device.was_used() => {
+        Some((Rowless::Idle, name)) if **name == *device.name && device.was_used() => {
             rowless.remove(&device.number);
             return None;
         }
-        Some(&known) => return Some(known),
-        None => {}
+        Some((known, name)) if **name == *device.name => return Some(*known),
+        Some(_) | None => {}
     }
     // "/" in a device's name is "!" in sysfs.
     let directory = root.path("sys/class/block").join(device.name.replace('/', "!"));
@@ -158,13 +169,13 @@ fn place(
     } else {
         Rowless::Idle
     };
-    remember(rowless, device.number, reason);
+    remember(rowless, device, reason);
     Some(reason)
 }
 
 fn take(
     rows: &mut Rows,
-    rowless: &mut HashMap<(u32, u32), Rowless>,
+    rowless: &mut Rowlesses,
     device: &Device<'_>,
     kernel: Option<&Kernel>,
     losses: &Losses,
@@ -172,7 +183,7 @@ fn take(
 ) -> Option<usize> {
     let Some(row) = rows.take(device.name, frame) else {
         losses.add(Cause::Devices, 1);
-        remember(rowless, device.number, Rowless::Overflow);
+        remember(rowless, device, Rowless::Overflow);
         return None;
     };
     let (major, minor) = device.number;
@@ -184,12 +195,12 @@ fn take(
     Some(row)
 }
 
-fn remember(rowless: &mut HashMap<(u32, u32), Rowless>, device: (u32, u32), reason: Rowless) {
+fn remember(rowless: &mut Rowlesses, device: &Device<'_>, reason: Rowless) {
     // Numbers are reused: after that many, look at all of them again.
     if rowless.len() >= KNOWN {
         rowless.clear();
     }
-    rowless.insert(device, reason);
+    rowless.insert(device.number, (reason, device.name.into()));
 }
 
 #[cfg(test)]
@@ -252,8 +263,10 @@ mod tests {
         }
         // The loop device wakes up when all rows are taken: it counts as "other".
         host.read("7 0 loop0 5 0 8 0 0 0 0 0 0 0 0\n254 0 vda 10 1 80\n254 16 vdb 0\n");
-        assert_eq!(host.frame.get(DISK_READS, 0), 5.0);
         assert_eq!(host.losses.total(), 1);
+        assert!(host.frame.get(DISK_READS, 0).is_nan(), "no sum of others to compare with yet");
+        host.read("7 0 loop0 6 0 8 0 0 0 0 0 0 0 0\n254 0 vda 10 1 80\n254 16 vdb 0\n");
+        assert_eq!((host.frame.get(DISK_READS, 0), host.losses.total()), (6.0, 1));
         assert!(host.frame.get(DISK_WRITES, 1).is_nan(), "a line cut short");
     }
 
@@ -265,5 +278,34 @@ mod tests {
             "254\nx y z\n254 0\n99999999999 0 vdx 1\n254 0 vda x -1 99999999999999999999999\n",
         );
         assert!(host.name(1).is_empty(), "nothing readable, so idle");
+    }
+
+    #[test]
+    fn a_device_that_comes_back_begins_anew() {
+        let mut host = Host::new();
+        host.read(
+            "8 0 sda 900 0 8 0 0 0 0 0 0 0 0\n8 16 sdb 1 0 8 0 0 0 0 0 0 0 0\n8 32 sdc 70 0 8 0\n",
+        );
+        let before = host.frame.rows(Owner::Device)[1].generation;
+        assert_eq!((host.name(1), host.name(2), host.losses.total()), ("sda", "sdb", 1));
+        host.read("8 16 sdb 1 0 8 0 0 0 0 0 0 0 0\n8 32 sdc 71 0 8 0\n");
+        assert!(!host.frame.rows(Owner::Device)[1].live);
+        // The row is free, and sdc had found none.
+        host.read("8 16 sdb 1 0 8 0 0 0 0 0 0 0 0\n8 32 sdc 72 0 8 0\n");
+        assert_eq!((host.name(1), host.frame.get(DISK_READS, 1)), ("sdc", 72.0));
+        host.read("8 16 sdb 1 0 8 0 0 0 0 0 0 0 0\n");
+        host.read("8 0 sda 2 0 8 0 0 0 0 0 0 0 0\n8 16 sdb 1 0 8 0 0 0 0 0 0 0 0\n");
+        let row = &host.frame.rows(Owner::Device)[1];
+        assert_eq!((&*row.name, row.generation), ("sda", before + 2));
+    }
+
+    #[test]
+    fn a_number_that_is_given_to_another_device_is_looked_at_again() {
+        let mut host = Host::new();
+        host.write("sys/class/block/nvme0n1p1/partition", "1\n");
+        host.read("259 1 nvme0n1p1 5 0 8 0 0 0 0 0 0 0 0\n");
+        assert_eq!(host.name(1), "");
+        host.read("259 1 nvme1n1 5 0 8 0 0 0 0 0 0 0 0\n");
+        assert_eq!(host.name(1), "nvme1n1");
     }
 }

@@ -5,9 +5,11 @@
 
 mod cpu;
 mod disk;
+mod links;
 mod memory;
 mod network;
 mod rows;
+mod tcp;
 
 use std::io;
 

@@ -3,7 +3,9 @@
 
 use std::io;
 
+use super::links::Links;
 use super::rows::Rows;
+use super::tcp::Tcp;
 use crate::catalogue::{
     NETWORK_RX_BYTES, NETWORK_RX_DROPS, NETWORK_RX_ERRORS, NETWORK_RX_PACKETS, NETWORK_TX_BYTES,
     NETWORK_TX_DROPS, NETWORK_TX_ERRORS, NETWORK_TX_PACKETS, Owner, SignalId, TCP_ESTABLISHED,
@@ -29,6 +31,8 @@ pub(super) struct Network {
     dev: Source,
     snmp: Source,
     rows: Rows,
+    links: Links,
+    tcp: Tcp,
 }
 
 impl Network {
@@ -37,13 +41,16 @@ impl Network {
             dev: Source::new(root.path("proc/net/dev")),
             snmp: Source::new(root.path("proc/net/snmp")),
             rows: Rows::new(Owner::Interface),
+            links: Links::new(root),
+            tcp: Tcp::new(root),
         }
     }
 
     pub(super) fn read(&mut self, buffer: &mut Buffer, frame: &mut Frame) -> io::Result<()> {
         dev(self.dev.read(buffer)?, &mut self.rows, frame);
+        self.links.read(buffer, frame);
         snmp(self.snmp.read(buffer)?, frame);
-        Ok(())
+        self.tcp.read(buffer, frame)
     }
 }
 

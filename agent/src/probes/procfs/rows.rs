@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::catalogue::Owner;
 use crate::frame::Frame;
+use crate::units::name;
 
 #[derive(Debug, Clone, Default)]
 struct Entry {
@@ -55,19 +56,23 @@ impl Rows {
         let (row, _) = free.min_by_key(|(_, entry)| entry.seen)?;
         let entry = self.entries.get_mut(row)?;
         *entry = Entry { name: name.into(), live: true, seen: self.pass };
-        frame.assign(self.owner, row, Arc::clone(&entry.name));
+        // The kernel allows control characters in names of interfaces; the wire does not.
+        frame.assign(self.owner, row, name::clean(name).into());
         self.hint = row;
         Some(row)
     }
 
-    /// Retires the rows of names that were not listed in this pass.
-    pub(super) fn end(&mut self, frame: &mut Frame) {
+    /// Retires the rows of names that were not listed in this pass; whether there were any.
+    pub(super) fn end(&mut self, frame: &mut Frame) -> bool {
+        let mut retired = false;
         for (row, entry) in self.entries.iter_mut().enumerate() {
             if entry.live && entry.seen != self.pass {
                 entry.live = false;
                 frame.retire(self.owner, row);
+                retired = true;
             }
         }
+        retired
     }
 }
 
@@ -98,5 +103,24 @@ mod tests {
             (&*frame.rows(Owner::Interface)[1].name, frame.rows(Owner::Interface)[1].generation),
             ("eth1", 2)
         );
+    }
+
+    #[test]
+    fn any_name_is_found_again_and_fits_the_wire() {
+        let mut frame = Frame::new(Shape { units: 1, devices: 1, interfaces: 4 });
+        let mut rows = Rows::new(Owner::Interface);
+        let long = "é".repeat(2048);
+        for _ in 0..2 {
+            rows.begin(&frame);
+            for (n, name) in ["\u{1b}[2J", "?", &long].into_iter().enumerate() {
+                let row = rows.find(name).or_else(|| rows.take(name, &mut frame));
+                assert_eq!(row, Some(n + 1));
+            }
+            assert!(!rows.end(&mut frame));
+        }
+        for row in &frame.rows(Owner::Interface)[1..] {
+            assert!(holdfast_proto::limits::is_instance(&row.name), "{:?}", row.name);
+            assert_eq!(row.generation, 1);
+        }
     }
 }

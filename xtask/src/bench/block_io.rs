@@ -1,0 +1,50 @@
+//! What watching block I/O costs: the kernel's accounting of our programs and of
+//! `biolatency`, each less that of an empty program, over the same direct writes.
+
+use anyhow::{Result, bail};
+
+use super::accounting::{self, EMPTY, Loaded};
+use super::peers::Tracer;
+use super::{Options, Row};
+use crate::provoke::{Writer, ping_pong};
+use crate::shell;
+use crate::stop::Stop;
+
+/// Writes of one load. Each is a request to the device; what the file system adds to
+/// them is the same for all.
+const WRITES: u64 = 4_000;
+/// Our programs at the start and at the end of a request, by the names that the loader
+/// knows.
+const OURS: &[&str] = &["block_rq_issue", "block_rq_complete"];
+
+pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
+    let loader = accounting::build_loader()?;
+    let mut writer = Writer::create(&shell::target_dir()?)?;
+    writer.write(WRITES)?;
+    let empty = Loaded::start(&loader, &[EMPTY])?.cost(|| ping_pong(WRITES))?;
+    let ours = Loaded::start(&loader, OURS)?.cost(|| writer.write(WRITES))?;
+    let ours = ours.net(&empty, WRITES as f64);
+    let mut rows = vec![
+        Row::new("accounting of an empty program", empty.ns_per_run(), "ns/run"),
+        Row::new("ours, net", ours, "ns/write"),
+    ];
+    for tool in Tracer::BLOCK {
+        eprintln!("{}", tool.name);
+        if stop.wait(std::time::Duration::ZERO) {
+            bail!("stopped");
+        }
+        if !tool.works(stop) {
+            continue;
+        }
+        let cost = {
+            let _running = tool.start(stop)?;
+            accounting::tool_cost(&loader, tool.part, || writer.write(WRITES))?
+        };
+        rows.extend(tool.compared(
+            ours,
+            cost.map(|cost| cost.net(&empty, WRITES as f64)),
+            "ns/write",
+        ));
+    }
+    Ok(rows)
+}
