@@ -240,3 +240,32 @@ fn ends(events: &[FleetEvent], unit: &str) -> Vec<Event> {
     let ours = |event: &&Event| event.unit == unit && event.kind.starts_with("process.");
     events.filter(ours).cloned().collect()
 }
+
+#[tokio::test]
+async fn probes_are_proven_at_the_start_and_when_asked_for() -> Result<()> {
+    if !need::ebpf() {
+        return Ok(());
+    }
+    let mut agent = Agent::start("proofs", "").await?;
+    let proof_of = |probe: &str| -> Result<Option<String>> {
+        let report = agent.local(&["probes"])?;
+        let probes = report["probes"].as_array().cloned().unwrap_or_default();
+        let found = probes.iter().find(|found| found["name"] == probe);
+        Ok(found.and_then(|found| Some(found["proof"].as_str()?.to_owned())))
+    };
+    for probe in ["sched", "tcp", "exit"] {
+        wait::until("it is proven", async || Ok(proof_of(probe)?.filter(|p| p == "proven")))
+            .await?;
+    }
+    ensure!(proof_of("procfs")?.as_deref() == Some("unproven"), "nothing is provoked for files");
+    // Exit code 0: nothing failed.
+    let report = agent.local(&["attest"])?;
+    let proofs = report["proofs"].as_array().cloned().unwrap_or_default();
+    let proven = proofs.iter().filter(|proof| proof["proof"] == "proven").count();
+    ensure!(proven >= 3, "{report}");
+    ensure!(proofs.iter().all(|proof| proof["proof"] != "failed"), "{report}");
+    // What was provoked belongs to no unit, and is told to nobody.
+    let status = agent.local(&["status"])?;
+    ensure!(!status.to_string().contains("holdfast-attest"), "{status}");
+    agent.stop().await
+}

@@ -26,6 +26,7 @@ pub(super) const PROOF: Spec = Spec {
 };
 
 const PROGRAM: &str = "block_rq_complete";
+const ISSUE: &str = "block_rq_issue";
 /// A size that is rare, so that few requests of others share its bucket.
 const SIZE: usize = 20 * 1024;
 /// Far enough apart that no two become one request.
@@ -102,7 +103,25 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
         add("latencies", total(write) + total(read));
         add("all", total(&cell.size[operation::WRITE]) + total(&cell.size[operation::READ]));
         add("latency", load(&write.sum).wrapping_add(load(&read.sum)));
+        for part in cell.queue.iter().chain(&cell.service) {
+            add("parts", total(part));
+            add("parts.sum", load(&part.sum));
+        }
     }
+    let kernel = watch.kernel;
+    let unit = kernel.unit_disk().get(kernel.attest_slot()).ok_or("no row to count in")?;
+    add("unit.errors", load(&unit.errors));
+    add("unit.written", load(&unit.bytes[operation::WRITE]));
+    add("unit.read", load(&unit.bytes[operation::READ]));
+    add("unit.writes", total(&unit.latency[operation::WRITE]));
+    add("unit.reads", total(&unit.latency[operation::READ]));
+    add("unit.latency", unit.latency.iter().map(|of_kind| load(&of_kind.sum)).sum());
+    let shared = kernel.unit_block(
+        if disk.row < kernel.shared_devices() { disk.row } else { 0 },
+        kernel.attest_slot(),
+    );
+    add("unit.requests", shared.map_or(0, |cell| load(&cell.requests)));
+    add("unit.waited", shared.map_or(0, |cell| load(&cell.wait_ns)));
     Ok(counts)
 }
 
@@ -131,6 +150,35 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     // Where nobody else used the disk, one after the other cannot take longer than all.
     if all == facts.get("writes") + facts.get("reads") {
         checks.push(Check::between(PROGRAM, "latency of no others", &(least / 4..=most), took));
+        // A request is in the queue first and on the device then.
+        let parts = gained("parts.sum");
+        checks.push(Check::exactly(
+            ISSUE,
+            "times in queue and on device",
+            2 * all,
+            gained("parts"),
+        ));
+        checks.push(Check::time(ISSUE, "both together", took, &(took..=took), parts));
     }
+    // What the worker alone did.
+    let (writes, reads) = (facts.get("writes"), facts.get("reads"));
+    let size = SIZE as u64;
+    let waited = gained("unit.latency");
+    checks.extend([
+        Check::exactly(ISSUE, "own writes", writes, gained("unit.writes")),
+        Check::exactly(ISSUE, "own reads", reads, gained("unit.reads")),
+        Check::exactly(ISSUE, "own bytes written", writes * size, gained("unit.written")),
+        Check::exactly(ISSUE, "own bytes read", reads * size, gained("unit.read")),
+        Check::exactly(ISSUE, "own errors", 0, gained("unit.errors")),
+        Check::exactly(ISSUE, "own requests of the disk", writes + reads, gained("unit.requests")),
+        Check::time(
+            ISSUE,
+            "own latency by disk",
+            waited,
+            &(waited..=waited),
+            gained("unit.waited"),
+        ),
+        Check::between(ISSUE, "own latency by the caller", &(least / 4..=most), waited),
+    ]);
     checks
 }

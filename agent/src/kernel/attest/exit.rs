@@ -5,11 +5,12 @@ use std::ffi::CStr;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::getpid;
 
-use super::sys::{exit_process, exit_thread, ids_are_the_kernels, in_child, pause};
+use super::sys::{Cold, exit_process, exit_thread, ids_are_the_kernels, in_child, pause};
 use super::{Check, Counts, End, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::kernel::KernelEvent;
 use crate::kernel::cells::load;
@@ -27,23 +28,27 @@ pub(super) const PROOF: Spec = Spec {
 const PROGRAM: &str = "sched_process_exit";
 
 /// A process by its name, and what it does.
-type Way = (&'static CStr, fn() -> i32);
+type Way = (&'static CStr, fn(&Cold) -> i32);
 
 const WAYS: [Way; 6] = [
-    (c"attest-well", || 0),
-    (c"attest-code", || 7),
+    (c"attest-well", |_| 0),
+    (c"attest-code", |_| 7),
     // Without a word to its group: the status is the task's own.
-    (c"attest-alone", || exit_thread(9)),
-    (c"attest-killed", killed),
+    (c"attest-alone", |_| exit_thread(9)),
+    (c"attest-killed", |_| killed()),
     (c"attest-leader", leaves_first),
     (c"attest-threads", outlives_a_thread),
 ];
 
-fn prepare(_: &Place<'_>) -> Result<Provoke, String> {
-    Ok(Box::new(|| {
+fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
+    let failed = |error| format!("{} cannot be written: {error}", place.state_dir.display());
+    let cold = Cold::make(place.state_dir).map_err(failed)?;
+    Ok(Box::new(move || {
         let mut facts = Facts::default();
+        cold.cool();
+        let before = faults_of_children();
         for (name, way) in WAYS {
-            let (pid, status) = in_child(name, way)
+            let (pid, status) = in_child(name, || way(&cold))
                 .map_err(|error| format!("no process can be started: {error}"))?;
             let (code, signal) = match status {
                 WaitStatus::Exited(_, code) => (code as u8, 0),
@@ -54,6 +59,7 @@ fn prepare(_: &Place<'_>) -> Result<Provoke, String> {
             let pid = if ids_are_the_kernels() { pid.as_raw().unsigned_abs() } else { 0 };
             facts.ends.push(End { pid, command, code, signal });
         }
+        facts.set("faults", faults_of_children().saturating_sub(before));
         facts.events = facts.ends.iter().filter(|end| end.code != 0 || end.signal != 0).count();
         Ok(facts)
     }))
@@ -66,7 +72,8 @@ fn killed() -> i32 {
 }
 
 /// The first thread ends, well; the process ends later, with what another one says.
-fn leaves_first() -> i32 {
+fn leaves_first(cold: &Cold) -> i32 {
+    cold.touch(0..2);
     let rest = thread::Builder::new().name("attest-rest".to_owned()).spawn(|| {
         let stat = format!("/proc/{}/stat", getpid());
         for _ in 0..100 {
@@ -84,9 +91,16 @@ fn leaves_first() -> i32 {
 }
 
 /// The end of one of several threads is not that of the process.
-fn outlives_a_thread() -> i32 {
-    let thread = thread::Builder::new().spawn(|| {});
-    i32::from(thread.is_err_and(|_| true))
+fn outlives_a_thread(cold: &Cold) -> i32 {
+    let ended = thread::scope(|scope| scope.spawn(|| cold.touch(4..9)).join());
+    cold.touch(12..15);
+    i32::from(ended.is_err())
+}
+
+/// Major faults of the processes that this one has reaped.
+fn faults_of_children() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+    usage.map_or(0, |usage| usage.major_page_faults().unsigned_abs())
 }
 
 fn count(watch: &Watch<'_>) -> Result<Counts, String> {
@@ -96,6 +110,7 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
         ("exits", load(&cell.exits)),
         ("by_signal", load(&cell.by_signal)),
         ("by_error", load(&cell.by_error)),
+        ("faults", load(&cell.major_faults)),
     ]))
 }
 
@@ -122,6 +137,12 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
             "with an error",
             told(&|end| end.signal == 0 && end.code != 0),
             evidence.gained("by_error"),
+        ),
+        Check::exactly(
+            PROGRAM,
+            "major faults",
+            evidence.facts.get("faults"),
+            evidence.gained("faults"),
         ),
         Check::same(PROGRAM, "events", expected.join(", "), seen.join(", ")),
     ]

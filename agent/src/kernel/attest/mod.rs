@@ -7,14 +7,19 @@
 //! and never blocks. A proof is one file and one row of [`PROOFS`].
 
 mod block;
+mod drops;
 mod exit;
 mod ground;
+mod irq;
+mod lifecycle;
 mod oom;
 mod reclaim;
 mod run;
 mod sched;
 mod spent;
+mod sync;
 mod sys;
+mod tasks;
 mod tcp;
 mod verdict;
 pub mod worker;
@@ -52,8 +57,19 @@ struct Spec {
 }
 
 /// Every proof, in the order they are made.
-const PROOFS: &[Spec] =
-    &[sched::PROOF, block::PROOF, tcp::PROOF, exit::PROOF, reclaim::PROOF, oom::PROOF];
+const PROOFS: &[Spec] = &[
+    sched::PROOF,
+    irq::PROOF,
+    block::PROOF,
+    reclaim::PROOF,
+    oom::PROOF,
+    sync::PROOF,
+    tasks::PROOF,
+    tcp::PROOF,
+    drops::PROOF,
+    exit::PROOF,
+    lifecycle::PROOF,
+];
 
 /// What the worker has made ready: provokes the events, once, and keeps what it needs
 /// for that until it is dropped.

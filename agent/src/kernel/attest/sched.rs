@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use holdfast_agent_ebpf::depth;
 use holdfast_core::clock::BootTime;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -34,6 +35,8 @@ const ROUNDS: u32 = 200;
 const SLEEPS: u32 = 30;
 const SLEEP: Duration = Duration::from_micros(150);
 const YIELDS: u32 = 100;
+/// No task of the worker is there for longer, nor are all of them together.
+const LONGEST_NS: u64 = 30_000_000_000;
 const BURN: Duration = Duration::from_millis(2);
 
 /// The loss that a switch to the idle task is counted as when it is taken for a task.
@@ -115,6 +118,10 @@ fn stay_on_one_cpu() -> Result<(), String> {
 
 fn count(watch: &Watch<'_>) -> Result<Counts, String> {
     let kernel = watch.kernel;
+    let depth = kernel.cpus().get(0).map_or(depth::FULL, |cpu| load(&cpu.depth));
+    if depth != depth::FULL {
+        return Err("not every switch is looked at in full at present, to save CPU time".to_owned());
+    }
     let mut counts = Counts::new();
     let mut add = |name, n: u64| {
         let sum = counts.entry(name).or_insert(0u64);
@@ -125,6 +132,7 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
         add("involuntary", load(&cell.involuntary));
         add("on_cpu", load(&cell.on_cpu_ns));
         add("ids", load(&cell.ids));
+        add("cycles", load(&cell.cycles_ns));
         add("waits", total(&cell.wait));
         add("wait", load(&cell.wait.sum));
     }
@@ -201,6 +209,11 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     }
     if exact {
         checks.push(Check::exactly(PROGRAM, "waits", switches, gained("waits")));
+        // Each cycle is a slice, what the task was off the CPU, and its wait for it; all
+        // cycles of a task together are no longer than it was there.
+        let slept = u64::from(SLEEPS) * SLEEP.as_nanos() as u64;
+        let cycles = wait.saturating_sub(wait / far + near) + slept..=LONGEST_NS;
+        checks.push(Check::between(PROGRAM, "time on and off CPUs", &cycles, gained("cycles")));
     } else {
         let least = switches.saturating_sub(5);
         checks.push(Check::at_least(PROGRAM, "waits", least, gained("waits")));

@@ -27,6 +27,120 @@ pub(super) fn in_child(name: &CStr, child: impl FnOnce() -> i32) -> io::Result<(
     }
 }
 
+/// A process that does nothing until it is let go, which ends it.
+pub(super) struct Idler(pub(super) Pid);
+
+impl Drop for Idler {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+/// Starts a process that does `act` and then nothing more. As with [`in_child`], the
+/// caller must have no other thread that holds a lock.
+pub(super) fn idler(act: impl FnOnce()) -> io::Result<Idler> {
+    // SAFETY: the copy runs nothing but `act` and sleeps.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Idler(child)),
+        ForkResult::Child => {
+            end_with_parent();
+            act();
+            sleep_on()
+        }
+    }
+}
+
+/// Starts a process and waits uninterruptibly (for everything but its own end by a
+/// signal) until that ends, which it does with its parent only.
+pub(super) fn wait_for_a_sleeper() {
+    let flags = libc::c_long::from(libc::CLONE_VFORK | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM the child has a copy of everything, as with fork.
+    if unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } == 0 {
+        end_with_parent();
+        sleep_on();
+    }
+}
+
+fn end_with_parent() {
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+}
+
+fn sleep_on() -> ! {
+    loop {
+        pause(Duration::from_secs(1));
+        if nix::unistd::getppid() == Pid::from_raw(1) {
+            exit_process(0);
+        }
+    }
+}
+
+/// A file whose pages are not in memory, mapped: who looks at one has a major fault.
+pub(super) struct Cold {
+    memory: std::ptr::NonNull<u8>,
+    file: std::fs::File,
+}
+
+// SAFETY: the memory is only read, and mapped for as long as this lives.
+unsafe impl Send for Cold {}
+// SAFETY: as above.
+unsafe impl Sync for Cold {}
+
+impl Cold {
+    const PAGE: usize = 4096;
+    /// Pages there are.
+    pub(super) const PAGES: usize = 32;
+
+    /// Makes one in `folder`; its name is gone at once.
+    pub(super) fn make(folder: &std::path::Path) -> io::Result<Self> {
+        let path = folder.join("attest.cold");
+        let made = std::fs::write(&path, vec![1u8; Self::PAGES * Self::PAGE])
+            .and_then(|()| std::fs::File::open(&path));
+        let _ = std::fs::remove_file(&path);
+        let file = made?;
+        file.sync_all()?;
+        // SAFETY: a new mapping, of a length that the file has.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::PAGES * Self::PAGE,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the mapping from above; one page at a time is read.
+        unsafe { libc::madvise(memory, Self::PAGES * Self::PAGE, libc::MADV_RANDOM) };
+        let memory = std::ptr::NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { memory, file })
+    }
+
+    /// Takes all pages out of memory that nobody has looked at since.
+    pub(super) fn cool(&self) {
+        // SAFETY: the file is open; the kernel may do as it likes.
+        unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+
+    /// Looks at some pages.
+    pub(super) fn touch(&self, pages: std::ops::Range<usize>) {
+        for page in pages.filter(|page| *page < Self::PAGES) {
+            // SAFETY: within the mapping; the file does not shrink.
+            unsafe { self.memory.as_ptr().add(page * Self::PAGE).read_volatile() };
+        }
+    }
+}
+
+impl Drop for Cold {
+    fn drop(&mut self) {
+        // SAFETY: the whole mapping, which nobody else has.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), Self::PAGES * Self::PAGE) };
+    }
+}
+
 /// Sleeps.
 #[expect(clippy::disallowed_methods, reason = "the worker has nothing else to do meanwhile")]
 pub(super) fn pause(time: Duration) {

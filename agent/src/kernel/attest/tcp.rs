@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use holdfast_agent_ebpf::reasons::error_row;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -106,7 +107,11 @@ fn lose(mut client: &TcpStream, mut server: TcpStream) -> io::Result<()> {
 fn count(watch: &Watch<'_>) -> Result<Counts, String> {
     let kernel = watch.kernel;
     let cell = kernel.tcp().get(kernel.attest_slot()).ok_or("no row to count in")?;
+    let reasons = kernel.tcp_reasons().ok_or("no row for reasons")?;
+    let refused = reasons.errors.get(error_row(libc::ECONNREFUSED.unsigned_abs()) as usize);
     Ok(Counts::from([
+        ("by_errno", refused.map_or(0, load)),
+        ("by_reason", reasons.resets.iter().map(load).fold(0, u64::wrapping_add)),
         ("retransmits", load(&cell.retransmits)),
         ("resets_sent", load(&cell.resets_sent)),
         ("resets_received", load(&cell.resets_received)),
@@ -125,9 +130,11 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
     // What the caller waited holds the latency and a few system calls.
     let latency = evidence.facts.get("own") / 50..=spent;
     let again = evidence.facts.get("retransmits");
-    vec![
+    let mut checks = vec![
         Check::exactly(STATES, "refused connects", REFUSED, gained("refused")),
         Check::exactly(STATES, "failed connects", REFUSED, gained("failed")),
+        // All units share these.
+        Check::at_least(STATES, "with ECONNREFUSED", REFUSED, gained("by_errno")),
         Check::exactly(STATES, "connects", STANDING + RESET, gained("connects")),
         Check::exactly(STATES, "connects timed out", 0, gained("timed_out")),
         Check::time(STATES, "latency of all connects", spent, &latency, gained("latency")),
@@ -135,5 +142,11 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
         Check::exactly(RECEIVED, "resets received", REFUSED + RESET, gained("resets_received")),
         Check::at_least(AGAIN, "segments sent again by the socket's own count", 1, again),
         Check::exactly(AGAIN, "segments sent again", again, gained("retransmits")),
-    ]
+    ];
+    if (evidence.variant)(SENT).ends_with("reason") {
+        // Those of closed ports belong to no unit, but have a reason, too.
+        let told = REFUSED + RESET;
+        checks.push(Check::at_least(SENT, "resets with a reason", told, gained("by_reason")));
+    }
+    checks
 }
