@@ -8,6 +8,7 @@
 pub mod attest;
 mod btf;
 pub mod cells;
+mod choices;
 mod cost;
 mod counted;
 mod depths;
