@@ -75,12 +75,23 @@ impl Stack {
         agent_options: &[&str],
         stop: &Stop,
     ) -> Result<Self> {
+        Self::start_with(programs, ports, agent_options, "", stop)
+    }
+
+    /// As [`start`](Self::start), with the text of the agent's configuration.
+    pub(crate) fn start_with(
+        programs: &Programs,
+        ports: Ports,
+        agent_options: &[&str],
+        agent_config: &str,
+        stop: &Stop,
+    ) -> Result<Self> {
         let folder =
             TempDir::with_prefix("holdfast-").context("no temporary folder can be made")?;
         let path = |name: &str| folder.path().join(name).into_os_string();
-        // Empty files, so that what is configured on this host does not leak in.
-        for name in ["agent.toml", "collector.toml"] {
-            fs::write(folder.path().join(name), "").context("cannot write a configuration")?;
+        // Files of our own, so that what is configured on this host does not leak in.
+        for (name, text) in [("agent.toml", agent_config), ("collector.toml", "")] {
+            fs::write(folder.path().join(name), text).context("cannot write a configuration")?;
         }
         for name in ["agent", "collector"] {
             fs::create_dir(folder.path().join(name)).context("cannot make a state folder")?;

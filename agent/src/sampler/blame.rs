@@ -76,7 +76,7 @@ impl Sampler {
         };
         let name = |slot: usize| rows.get(slot).map(|row| row.name.clone()).unwrap_or_default();
         let of = |resource| {
-            let reason = self.unknown(resource).unwrap_or_default();
+            let reason = self.unknown(resource, victim).unwrap_or_default();
             let sum = self.blame.culprits(resource, victim, last);
             let culprits = sum
                 .culprits
@@ -88,11 +88,12 @@ impl Sampler {
         Ok(BlameReport { unit: name(victim), resources: Resource::ALL.map(of).into() })
     }
 
-    /// Why nobody can be blamed for waits for `resource`; `None` when somebody can.
-    fn unknown(&self, resource: Resource) -> Option<String> {
+    /// Why nobody can be blamed for the waits of `victim` for `resource`; `None` when
+    /// somebody can.
+    fn unknown(&self, resource: Resource, victim: usize) -> Option<String> {
         match resource {
             Resource::Cpu => match &self.kernel {
-                Ok(kernel) => kernel.health(SWITCH).err(),
+                Ok(kernel) => kernel.health(SWITCH).err().or_else(|| self.waits_given_up(victim)),
                 Err(reason) => Some(reason.clone()),
             },
             Resource::Disk => match &self.kernel {

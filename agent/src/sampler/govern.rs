@@ -295,6 +295,21 @@ impl Sampler {
         self.governing.as_ref().map(|governing| governing.governor.overhead())
     }
 
+    /// Why it is not known at present how long the unit in `slot` waits for a CPU; `None`
+    /// when it is, as far as depth goes.
+    pub(super) fn waits_given_up(&self, slot: usize) -> Option<String> {
+        let governing = self.governing.as_ref()?;
+        let place = governing.governor.plans().position(|plan| plan.probe == SCHED)?;
+        let depth = governing.governor.overhead().probes.get(place)?.depth;
+        let kept = match depth {
+            Depth::Full => true,
+            Depth::Gated => governing.pressure.slots().any(|detailed| detailed == slot),
+            Depth::Host | Depth::Sampled | Depth::Counters | Depth::Off => false,
+        };
+        let reason = governing.reasons.get(place).cloned().unwrap_or_default();
+        (!kept).then(|| format!("waits of this unit are not kept at present: {reason}"))
+    }
+
     /// Why nothing is measured; empty when it is.
     pub(super) fn overhead_note(&self) -> String {
         self.governing.as_ref().map(|governing| governing.note.clone()).unwrap_or_default()
