@@ -20,8 +20,11 @@ const TRIES: u32 = 3;
 
 /// Lies that are as good as the truth: to which probe, which, and why.
 const EQUIVALENT: &[(&str, Mutation, &str)] = &[
-    ("exit", Mutation::Offset("task_struct.tgid", -4), FIRST_THREAD),
-    ("oom", Mutation::Offset("task_struct.tgid", -4), FIRST_THREAD),
+    (
+        "oom",
+        Mutation::Offset("task_struct.tgid", -4),
+        "pid: a process's first thread has the process's id, and no other is asked",
+    ),
     ("exit", Mutation::Offset("task_struct.exit_code", 4), OLDER),
     ("exit", Mutation::Offset("task_struct.exit_code", -4), OLDER),
     ("exit", Mutation::Offset("task_struct.exit_code", 8), OLDER),
@@ -48,8 +51,6 @@ const EQUIVALENT: &[(&str, Mutation, &str)] = &[
         "the argument is 0 unless sending again failed, which cannot be had at will",
     ),
 ];
-const FIRST_THREAD: &str =
-    "pid: a process's first thread has the process's id, and no other is asked";
 const OLDER: &str = "since 5.18 a process that ends has the status of its group; the task's own is \
                      for older kernels";
 const QUICK: &str = "quick_threads: counted down a moment earlier by the same thread";
@@ -237,7 +238,6 @@ async fn tell(
         }
         None => Vec::new(),
     };
-    let effort = if lie.contains(&Mutation::Offset("request.start_time_ns", 8)) { 150 } else { 1 };
     for _ in 0..tries {
         let options =
             Options { disabled: disabled.clone(), mutate: lie.to_vec(), ..Options::default() };
@@ -263,7 +263,7 @@ async fn tell(
         if !running.iter().any(|p| reads(p.name, p.variant)) {
             return Ok(Fate::Unused);
         }
-        for outcome in prove(&mut kernel, &[spec.name], folder, true, effort).await? {
+        for outcome in prove(&mut kernel, &[spec.name], folder, true, 1).await? {
             match outcome.verdict {
                 Verdict::Failed(reason) => return Ok(Fate::FoundOut(reason)),
                 Verdict::Proven => {}
