@@ -93,7 +93,7 @@ impl Sampler {
     fn begin_proofs(&mut self, disruptive: bool) -> Result<(), String> {
         let kernel = self.kernel.as_ref().map_err(Clone::clone)?;
         let options = Options {
-            probes: self.panel.working(),
+            probes: self.panel.working(kernel),
             program: PathBuf::from(OWN_PROGRAM),
             state_dir: self.options.state_dir.clone(),
             disruptive,

@@ -90,9 +90,13 @@ impl Panel {
         matches!(proof, Some(Proof::Proven { .. } | Proof::Failed { .. }))
     }
 
-    /// The probes that yield something.
-    pub(super) fn working(&self) -> Vec<&'static str> {
-        let works = |entry: &&Entry| entry.probe.is_ok() && entry.failure.is_none();
+    /// The probes that yield something at present: not those whose programs are shed.
+    pub(super) fn working(&self, kernel: &Kernel) -> Vec<&'static str> {
+        let works = |entry: &&Entry| {
+            entry.probe.is_ok()
+                && entry.failure.is_none()
+                && kernel.shed_reason(entry.spec.programs).is_none()
+        };
         self.entries.iter().filter(works).map(|entry| entry.spec.name).collect()
     }
 

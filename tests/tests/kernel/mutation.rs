@@ -20,8 +20,11 @@ const TRIES: u32 = 3;
 
 /// Lies that are as good as the truth: to which probe, which, and why.
 const EQUIVALENT: &[(&str, Mutation, &str)] = &[
-    ("exit", Mutation::Offset("task_struct.tgid", -4), FIRST_THREAD),
-    ("oom", Mutation::Offset("task_struct.tgid", -4), FIRST_THREAD),
+    (
+        "oom",
+        Mutation::Offset("task_struct.tgid", -4),
+        "pid: a process's first thread has the process's id, and no other is asked",
+    ),
     ("exit", Mutation::Offset("task_struct.exit_code", 4), OLDER),
     ("exit", Mutation::Offset("task_struct.exit_code", -4), OLDER),
     ("exit", Mutation::Offset("task_struct.exit_code", 8), OLDER),
@@ -48,8 +51,6 @@ const EQUIVALENT: &[(&str, Mutation, &str)] = &[
         "the argument is 0 unless sending again failed, which cannot be had at will",
     ),
 ];
-const FIRST_THREAD: &str =
-    "pid: a process's first thread has the process's id, and no other is asked";
 const OLDER: &str = "since 5.18 a process that ends has the status of its group; the task's own is \
                      for older kernels";
 const QUICK: &str = "quick_threads: counted down a moment earlier by the same thread";
@@ -124,32 +125,42 @@ async fn every_lie_about_the_kernel_is_refused_or_found_out() -> Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (mut fates, mut bad) = (BTreeMap::new(), Vec::new());
     let mut caught_about = BTreeSet::new();
-    for (lie, probe, leave_out) in lies() {
-        let spec = PROBES.iter().find(|spec| spec.name == probe).ok_or(anyhow!("no {probe}"))?;
-        let excuse =
-            EQUIVALENT.iter().find(|(of, known, _)| *of == probe && lie.last() == Some(known));
-        let tries = if excuse.is_some() { 1 } else { TRIES };
-        let fate = tell(&lie, spec, leave_out, tries, folder.path()).await?;
-        let shown = match &fate {
-            Fate::Refused => "refused",
-            Fate::FoundOut(_) => "found out",
-            Fate::Unused => "unused",
-            Fate::Believed if excuse.is_some() => "as good as the truth",
-            Fate::Believed => "believed",
+    // Probes that are told the same lie are told it at once.
+    let lies = lies();
+    for told in
+        lies.chunk_by(|(one, _, form), (other, _, other_form)| one == other && form == other_form)
+    {
+        let Some((lie, _, leave_out)) = told.first() else { continue };
+        let probes: Vec<&str> = told.iter().map(|(_, probe, _)| *probe).collect();
+        let specs: Vec<&Spec> = PROBES.iter().filter(|s| probes.contains(&s.name)).collect();
+        let excuse = |probe: &str| {
+            EQUIVALENT.iter().any(|(of, known, _)| *of == probe && lie.last() == Some(known))
         };
-        eprintln!("{shown}: {probe} {lie:?} {leave_out}: {fate:?}");
-        *fates.entry(shown).or_insert(0) += 1;
-        if let (Fate::Refused | Fate::FoundOut(_), Some(Mutation::Offset(path, _))) =
-            (&fate, lie.last())
-        {
-            caught_about.insert(*path);
-        }
-        if shown == "believed" {
-            bad.push(format!("{probe}: {lie:?} {leave_out}"));
-        }
-        // An excuse that is not needed hides the next lie.
-        if excuse.is_some() && fate != Fate::Believed {
-            bad.push(format!("{probe}: {lie:?} is no equivalent: {fate:?}"));
+        let tries = if specs.iter().all(|spec| excuse(spec.name)) { 1 } else { TRIES };
+        let found = tell(lie, &specs, leave_out, tries, folder.path()).await?;
+        for (spec, fate) in specs.iter().zip(found) {
+            let (probe, excused) = (spec.name, excuse(spec.name));
+            let shown = match &fate {
+                Fate::Refused => "refused",
+                Fate::FoundOut(_) => "found out",
+                Fate::Unused => "unused",
+                Fate::Believed if excused => "as good as the truth",
+                Fate::Believed => "believed",
+            };
+            eprintln!("{shown}: {probe} {lie:?} {leave_out}: {fate:?}");
+            *fates.entry(shown).or_insert(0) += 1;
+            if let (Fate::Refused | Fate::FoundOut(_), Some(Mutation::Offset(path, _))) =
+                (&fate, lie.last())
+            {
+                caught_about.insert(*path);
+            }
+            if shown == "believed" {
+                bad.push(format!("{probe}: {lie:?} {leave_out}"));
+            }
+            // An excuse that is not needed hides the next lie.
+            if excused && fate != Fate::Believed {
+                bad.push(format!("{probe}: {lie:?} is no equivalent: {fate:?}"));
+            }
         }
     }
     eprintln!("{fates:?}");
@@ -190,6 +201,8 @@ fn lies() -> Vec<(Vec<Mutation>, &'static str, &'static str)> {
             }
         }
     }
+    // Those of one lie and form next to each other, whichever the probe.
+    lies.sort_by_key(|(lie, _, form)| (format!("{lie:?}"), *form));
     for (name, values, probe, _) in SETTINGS {
         let variants: Vec<&str> = SCHED_FORMS.iter().map(|(variant, _)| *variant).collect();
         for value in *values {
@@ -213,15 +226,15 @@ fn forms(probe: &str, variants: &[&str]) -> Vec<&'static str> {
     told.map(|(_, leave_out)| *leave_out).collect()
 }
 
-/// Loads the programs of a probe with a lie, and lets it prove itself.
+/// Loads the programs of some probes with a lie, and lets them prove themselves.
 async fn tell(
     lie: &[Mutation],
-    spec: &Spec,
+    specs: &[&Spec],
     leave_out: &str,
     tries: u32,
     folder: &Path,
-) -> Result<Fate> {
-    let others = PROBES.iter().filter(|other| other.name != spec.name);
+) -> Result<Vec<Fate>> {
+    let others = PROBES.iter().filter(|other| specs.iter().all(|spec| spec.name != other.name));
     let mut disabled: Vec<_> =
         others.flat_map(|other| other.programs).map(ToString::to_string).collect();
     disabled.extend([leave_out.to_owned()].into_iter().filter(|form| !form.is_empty()));
@@ -237,43 +250,62 @@ async fn tell(
         }
         None => Vec::new(),
     };
-    let effort = if lie.contains(&Mutation::Offset("request.start_time_ns", 8)) { 150 } else { 1 };
+    let mut fates: BTreeMap<&str, Fate> = BTreeMap::new();
     for _ in 0..tries {
+        if fates.len() == specs.len() {
+            break;
+        }
         let options =
             Options { disabled: disabled.clone(), mutate: lie.to_vec(), ..Options::default() };
         let started = Kernel::start(&options, &Root::default());
         let mut kernel = started.map_err(|reason| anyhow!(reason))?;
-        let told_to = |name: &str| {
-            let silent = UNPROVOKED.iter().any(|(silent, _)| *silent == name);
-            !silent && told.iter().any(|(told, _)| *told == name)
-        };
-        let mut mine = kernel
-            .programs()
-            .iter()
-            .filter(|program| spec.programs.contains(&program.name) && told_to(program.name));
-        let running: Vec<_> = mine.clone().filter(|p| p.state == State::Active).collect();
-        if running.is_empty() {
-            let refused = mine.all(|program| is_refusal(&program.reason));
-            ensure!(refused, "{}: off for another reason", spec.name);
-            return Ok(Fate::Refused);
+        let mut asked = Vec::new();
+        for spec in specs.iter().filter(|spec| !fates.contains_key(spec.name)).collect::<Vec<_>>() {
+            match at_load(&kernel, spec, &told)? {
+                Some(fate) => drop(fates.insert(spec.name, fate)),
+                None => asked.push(spec.name),
+            }
         }
-        let reads = |name: &str, variant: &str| {
-            told.iter().any(|(of, form)| *of == name && (form.is_empty() || *form == variant))
-        };
-        if !running.iter().any(|p| reads(p.name, p.variant)) {
-            return Ok(Fate::Unused);
+        if asked.is_empty() {
+            break;
         }
-        for outcome in prove(&mut kernel, &[spec.name], folder, true, effort).await? {
+        for outcome in prove(&mut kernel, &asked, folder, true, 1).await? {
             match outcome.verdict {
-                Verdict::Failed(reason) => return Ok(Fate::FoundOut(reason)),
+                Verdict::Failed(reason) => {
+                    fates.insert(outcome.probe, Fate::FoundOut(reason));
+                }
                 Verdict::Proven => {}
                 // Tried again: others may be quieter then.
                 Verdict::Unproven(reason) if reason.contains("too busy") => {}
-                Verdict::Unproven(reason) => anyhow::bail!("{}: {reason}", spec.name),
+                Verdict::Unproven(reason) => anyhow::bail!("{}: {reason}", outcome.probe),
             }
         }
     }
-    Ok(Fate::Believed)
+    Ok(specs.iter().map(|spec| fates.remove(spec.name).unwrap_or(Fate::Believed)).collect())
+}
+
+/// What became of a lie when a probe's programs were loaded; `None` when it has to be
+/// found out.
+fn at_load(kernel: &Kernel, spec: &Spec, told: &[(&str, &str)]) -> Result<Option<Fate>> {
+    let told_to = |name: &str| {
+        let silent = UNPROVOKED.iter().any(|(silent, _)| *silent == name);
+        !silent && told.iter().any(|(told, _)| *told == name)
+    };
+    let mut mine = kernel
+        .programs()
+        .iter()
+        .filter(|program| spec.programs.contains(&program.name) && told_to(program.name));
+    let running: Vec<_> = mine.clone().filter(|p| p.state == State::Active).collect();
+    if running.is_empty() {
+        let refused = mine.all(|program| is_refusal(&program.reason));
+        ensure!(refused, "{}: off for another reason", spec.name);
+        return Ok(Some(Fate::Refused));
+    }
+    let reads = |name: &str, variant: &str| {
+        told.iter().any(|(of, form)| *of == name && (form.is_empty() || *form == variant))
+    };
+    let unused = !running.iter().any(|p| reads(p.name, p.variant));
+    Ok(unused.then_some(Fate::Unused))
 }
 
 /// By the kernel's verifier, or by ourselves, as the lie asks for what is not there.
