@@ -101,10 +101,11 @@ const ALL: &[Depth] =
 const BY_SAMPLE: &[Depth] = &[Depth::Full, Depth::Sampled, Depth::Off];
 const ALL_OR_NOTHING: &[Depth] = &[Depth::Full, Depth::Off];
 
-/// The probes of which more is known than their names. `event_ns` are means by the
-/// kernel's accounting on a busy virtual machine (6.18), the accounting itself
-/// subtracted and the call ([`CALL_NS`](super::CALL_NS)) of each program added, rounded
-/// up. There is no row for "tasks": its passes run when it reads, never in a window, and
+/// The probes of which more is known than their names. `event_ns` is used only where the
+/// kernel's accounting may not be had, and errs on the dear side: that of sched is a mean
+/// by the accounting on a busy virtual machine (6.18) with the call
+/// ([`CALL_NS`](super::CALL_NS)) added, rounded up; the others follow from what their
+/// programs do (look-ups, clock reads). There is no row for "tasks": its passes run when it reads, never in a window, and
 /// it keeps them below a thousandth of a CPU itself.
 const PLANS: &[Plan] = &[
     Plan {
