@@ -17,7 +17,7 @@ echo "disk: $disk" >/out/notes
 # to see, whenever it looks.
 load() {
     echo 0 >$work/cgroup.procs
-    while [ -e /tmp/load ]; do
+    while [ -e /run/load ]; do
         [ $disk = no ] || dd if=/dev/zero of=/disk/file bs=64k count=8 conv=fsync 2>/dev/null
         [ $disk = no ] || { echo 3 >/proc/sys/vm/drop_caches; cat /disk/file >/dev/null; }
         # Nobody listens there; somebody does here.
@@ -57,7 +57,7 @@ for who in root unit classic; do
         [ $tries -lt 100 ] && kill -0 $agent 2>/dev/null || break
         sleep 1
     done
-    : >/tmp/load
+    : >/run/load
     load &
     load=$!
     # Only root may measure.
@@ -71,7 +71,7 @@ for who in root unit classic; do
         holdfast --socket /run/holdfast/agent.sock --timeout 120s --json local attest \
             >/out/$who.attest.json 2>/out/$who.attest.err
     fi
-    rm /tmp/load
+    rm /run/load
     wait $load
     kill $agent
     wait $agent

@@ -12,9 +12,10 @@ use super::kernels::Kernel;
 
 /// The run with nothing but the forms that need no types.
 pub(super) const CLASSIC: &str = "classic";
-/// Words in the reason of every probe in that run, and the probe that has no such form.
+/// Words in the reason of every eBPF probe in that run.
 const SWITCHED_OFF: &str = "is disabled in the configuration";
-const ONLY_TYPED: &[&str] = &["sched"];
+/// Probes that have such forms, and so must go on, degraded. The others may be off.
+const GO_ON: &[&str] = &["block", "reclaim", "oom", "tcp", "exit"];
 
 /// One run of the agent on one kernel.
 #[derive(Debug, Serialize)]
@@ -125,7 +126,7 @@ impl Run {
     fn is_excused(&self, probe: &Probe, excuses: &[Excuse]) -> bool {
         let reason = probe.reason.as_deref().unwrap_or_default();
         if self.who == CLASSIC && reason.contains(SWITCHED_OFF) {
-            return probe.state == "degraded" || ONLY_TYPED.contains(&probe.name.as_str());
+            return probe.state == "degraded" || !GO_ON.contains(&probe.name.as_str());
         }
         let series = self.kernel.split('-').next().unwrap_or_default();
         excuses.iter().any(|(kernel, name, words)| {
