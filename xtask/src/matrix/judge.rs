@@ -12,9 +12,10 @@ use super::kernels::Kernel;
 
 /// The run with nothing but the forms that need no types.
 pub(super) const CLASSIC: &str = "classic";
-/// Words in the reason of every probe in that run, and the probe that has no such form.
-const SWITCHED_OFF: &str = "tp_btf is disabled in the configuration";
-const ONLY_TYPED: &[&str] = &["sched"];
+/// Words in the reason of every eBPF probe in that run.
+const SWITCHED_OFF: &str = "is disabled in the configuration";
+/// Probes that have such forms, and so must go on, degraded. The others may be off.
+const GO_ON: &[&str] = &["block", "reclaim", "oom", "tcp", "exit"];
 
 /// One run of the agent on one kernel.
 #[derive(Debug, Serialize)]
@@ -56,7 +57,8 @@ struct Program {
 
 /// What may be less than wholly active, and the words that must then stand in the
 /// reason: kernel (its series), probe, words.
-const EXCUSED: &[(&str, &str, &str)] = &[("6.1", "oom", "gives the victim's process id only")];
+const EXCUSED: &[Excuse] = &[];
+type Excuse = (&'static str, &'static str, &'static str);
 
 /// Programs that the load makes run, and so must have run while they were measured. Not
 /// `tcp_send_reset`: before 6.10 or so it fires only for resets of a socket that exists.
@@ -108,11 +110,12 @@ impl Run {
         }
         for probe in &self.probes {
             let reason = probe.reason.as_deref().unwrap_or_default();
-            if !GOOD.contains(&probe.state.as_str()) && !self.is_excused(probe) {
+            if !GOOD.contains(&probe.state.as_str()) && !self.is_excused(probe, EXCUSED) {
                 complaints.push(format!("{here}: {} is {}: {reason}", probe.name, probe.state));
             }
             for program in &probe.programs {
-                if program.events_per_second == Some(0.0) && self.is_provoked(&program.name) {
+                let is_silent = program.state != "off" && program.events_per_second == Some(0.0);
+                if is_silent && self.is_provoked(&program.name) {
                     complaints.push(format!("{here}: {} saw nothing", program.name));
                 }
             }
@@ -120,13 +123,13 @@ impl Run {
         complaints
     }
 
-    fn is_excused(&self, probe: &Probe) -> bool {
+    fn is_excused(&self, probe: &Probe, excuses: &[Excuse]) -> bool {
         let reason = probe.reason.as_deref().unwrap_or_default();
         if self.who == CLASSIC && reason.contains(SWITCHED_OFF) {
-            return probe.state == "degraded" || ONLY_TYPED.contains(&probe.name.as_str());
+            return probe.state == "degraded" || !GO_ON.contains(&probe.name.as_str());
         }
         let series = self.kernel.split('-').next().unwrap_or_default();
-        EXCUSED.iter().any(|(kernel, name, words)| {
+        excuses.iter().any(|(kernel, name, words)| {
             *kernel == series && *name == probe.name && reason.contains(words)
         })
     }
@@ -150,13 +153,13 @@ pub(super) fn table(runs: &[Run]) -> String {
         }
     }
     let width = |column: &str| column.len().max("degraded".len()) + 2;
-    let _ = write!(text, "{:24}{:8}", "kernel", "as");
+    let _ = write!(text, "{:30}{:8}", "kernel", "as");
     for name in &names {
         let _ = write!(text, "{name:0$}", width(name));
     }
     text += "\n";
     for run in runs {
-        let _ = write!(text, "{:24}{:8}", run.release, run.who);
+        let _ = write!(text, "{:30}{:8}", run.release, run.who);
         for name in &names {
             let _ = write!(text, "{:1$}", run.cell(name), width(name));
         }
@@ -207,11 +210,15 @@ mod tests {
 
     #[test]
     fn only_a_known_drawback_is_excused() {
-        let reason = "this kernel's hook gives the victim's process id only, so";
-        assert!(run("6.1-rt", "degraded", reason, 1.0).complaints().is_empty());
-        assert_eq!(run("6.12", "degraded", reason, 1.0).complaints().len(), 1);
-        assert_eq!(run("6.1", "degraded", "refused", 1.0).complaints().len(), 1);
-        assert_eq!(run("6.1", "off", "refused", 1.0).complaints().len(), 1);
+        let excuses: &[Excuse] = &[("6.1", "oom", "process id only")];
+        let excused = |kernel, reason| {
+            let run = run(kernel, "degraded", reason, 1.0);
+            run.is_excused(&run.probes[0], excuses)
+        };
+        assert!(excused("6.1-rt", "gives the process id only"));
+        assert!(!excused("6.12", "gives the process id only"));
+        assert!(!excused("6.1", "refused"));
+        assert_eq!(run("6.12", "degraded", "refused", 1.0).complaints().len(), 1);
         assert!(run("6.12", "proven", "", 1.0).complaints().is_empty());
     }
 

@@ -130,6 +130,10 @@ fn capabilities() -> Result<String> {
     let path: &Path = &shell::root()?.join(UNIT);
     let unit =
         fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    words(&unit)
+}
+
+fn words(unit: &str) -> Result<String> {
     let of = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     let (ambient, bounding) = (of("AmbientCapabilities="), of("CapabilityBoundingSet="));
     if ambient != bounding || ambient.is_empty() {
@@ -145,6 +149,9 @@ mod tests {
 
     #[test]
     fn the_units_capabilities_are_understood() {
-        assert_eq!(capabilities().unwrap(), "+bpf,+perfmon");
+        assert!(capabilities().unwrap().contains("+bpf,+perfmon"));
+        let unit = "AmbientCapabilities=CAP_BPF CAP_NET_RAW\nCapabilityBoundingSet=";
+        assert_eq!(words(&format!("{unit}CAP_BPF CAP_NET_RAW\n")).unwrap(), "+bpf,+net_raw");
+        assert!(words(&format!("{unit}CAP_BPF\n")).is_err());
     }
 }
