@@ -58,7 +58,9 @@ pub struct Row {
 struct Table {
     rows: Vec<Row>,
     scalars: Vec<f64>,
-    histograms: Vec<Histogram>,
+    /// Of each row; none before a row has its first owner, because most rows of most
+    /// hosts never get one.
+    histograms: Vec<Box<[Histogram]>>,
     scalar_width: usize,
     histogram_width: usize,
 }
@@ -70,7 +72,7 @@ impl Table {
         Self {
             rows: vec![Row::default(); rows],
             scalars: vec![f64::NAN; rows * scalar_width],
-            histograms: vec![Histogram::default(); rows * histogram_width],
+            histograms: vec![Box::default(); rows],
             scalar_width,
             histogram_width,
         }
@@ -80,8 +82,15 @@ impl Table {
         &mut self.scalars[row * self.scalar_width..(row + 1) * self.scalar_width]
     }
 
-    fn histograms_of(&mut self, row: usize) -> &mut [Histogram] {
-        &mut self.histograms[row * self.histogram_width..(row + 1) * self.histogram_width]
+    /// Empties the histograms of a row, and makes them when it has none yet.
+    fn clear_histograms(&mut self, row: usize) {
+        match self.histograms.get_mut(row) {
+            Some(none) if none.is_empty() => {
+                *none = vec![Histogram::default(); self.histogram_width].into();
+            }
+            Some(histograms) => histograms.fill(Histogram::default()),
+            None => {}
+        }
     }
 }
 
@@ -122,7 +131,9 @@ impl Frame {
                 Table::new(Owner::Label, LABEL_ROWS),
             ],
         };
-        frame.tables[Owner::Host as usize].rows[0].live = true;
+        let host = &mut frame.tables[Owner::Host as usize];
+        host.rows[0].live = true;
+        host.clear_histograms(0);
         frame
     }
 
@@ -140,7 +151,7 @@ impl Frame {
         let Some(entry) = table.rows.get_mut(row) else { return };
         *entry = Row { name, generation: entry.generation.wrapping_add(1), live: true };
         table.scalars_of(row).fill(f64::NAN);
-        table.histograms_of(row).fill(Histogram::default());
+        table.clear_histograms(row);
     }
 
     /// Marks row `row` as having no owner; its last readings stay until it is given away.
@@ -165,8 +176,8 @@ impl Frame {
         }
     }
 
-    /// Takes over `other`, which has the same shape, without allocating. Rows that
-    /// are not live in either frame keep their histograms.
+    /// Takes over `other`, which has the same shape, without allocating but for rows that
+    /// have their first owner. Rows that are not live in either frame keep their histograms.
     pub fn copy_from(&mut self, other: &Self) {
         self.at = other.at;
         for (to, from) in self.tables.iter_mut().zip(&other.tables) {
@@ -175,11 +186,15 @@ impl Frame {
             debug_assert_eq!(widths.0, widths.1, "frames of one shape");
             for (row, (mine, theirs)) in to.rows.iter_mut().zip(&from.rows).enumerate() {
                 if mine.live || theirs.live || mine.generation != theirs.generation {
-                    let cells = row * from.histogram_width..(row + 1) * from.histogram_width;
-                    for (a, b) in
-                        to.histograms[cells.clone()].iter_mut().zip(&from.histograms[cells])
-                    {
-                        a.copy_from(b);
+                    let (Some(to), Some(from)) =
+                        (to.histograms.get_mut(row), from.histograms.get(row))
+                    else {
+                        continue;
+                    };
+                    if to.len() == from.len() {
+                        to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from(from));
+                    } else {
+                        to.clone_from(from);
                     }
                 }
                 if mine.generation != theirs.generation || mine.live != theirs.live {
@@ -204,17 +219,18 @@ impl Frame {
         }
     }
 
-    /// The histogram of signal `id` in `row`.
+    /// The histogram of signal `id` in `row`; `None` for a row that never had an owner.
     #[must_use]
     pub fn histogram(&self, id: SignalId, row: usize) -> Option<&Histogram> {
         let table = &self.tables[id.signal().owner as usize];
-        table.histograms.get(row * table.histogram_width + id.column())
+        table.histograms.get(row)?.get(id.column())
     }
 
-    /// The histogram of signal `id` in `row`, to be read into.
+    /// The histogram of signal `id` in `row`, to be read into; `None` for a row that never
+    /// had an owner.
     pub fn histogram_mut(&mut self, id: SignalId, row: usize) -> Option<&mut Histogram> {
         let table = &mut self.tables[id.signal().owner as usize];
-        table.histograms.get_mut(row * table.histogram_width + id.column())
+        table.histograms.get_mut(row)?.get_mut(id.column())
     }
 }
 
@@ -230,6 +246,8 @@ mod tests {
     #[test]
     fn cells_do_not_overlap() {
         let mut frame = frame();
+        assert!(frame.histogram(UNIT_RUN_QUEUE, 3).is_none(), "nobody's");
+        frame.assign(Owner::Unit, 3, "a.service".into());
         frame.set(UNIT_ON_CPU, 3, 7.0);
         frame.set(UNIT_MEMORY, 3, 8.0);
         frame.histogram_mut(UNIT_RUN_QUEUE, 3).expect("row 3").counts[5] = 9;

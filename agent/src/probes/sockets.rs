@@ -386,7 +386,9 @@ mod tests {
     #[test]
     fn each_socket_is_one_value_and_those_without_a_row_are_nobodys() {
         let mut frame = Frame::new(Shape { units: 2, devices: 1, interfaces: 1 });
+        frame.assign(Owner::Unit, 1, "a.service".into());
         let (mut rows, mut host) = (vec![Found::default(); 2], None);
+        rows[1].generation = 1;
         for (slot, rtt) in [(1, Some(100)), (1, Some(300)), (0, Some(50)), (1, None), (7, Some(1))]
         {
             count(&socket(ESTABLISHED, (0, 0), rtt), slot, &mut rows, &mut host, &mut frame);
