@@ -9,9 +9,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// Modules that a virtual machine needs for block devices and file systems, unless
-/// the kernel has them built in. What they depend on comes by itself.
-const MODULES: &[&str] = &["loop", "ext4", "xfs"];
+/// Modules that a virtual machine needs for block devices, file systems and what a host
+/// would load by itself, unless the kernel has them built in. What they depend on comes by itself.
+const MODULES: &[&str] = &["loop", "ext4", "xfs", "tcp_diag"];
+
+/// File that says for which modules a kernel was unpacked.
+const WANTED: &str = "wanted";
 
 /// A kernel, unpacked.
 pub(crate) struct Kernel {
@@ -98,7 +101,10 @@ impl Package {
 
     fn fetch(&self) -> Result<Kernel> {
         let folder = cache()?.join(&self.release);
-        if !folder.is_dir() {
+        // Unpacked for other modules: once more.
+        let kept = fs::read_to_string(folder.join(WANTED)).unwrap_or_default();
+        if kept != MODULES.join(" ") {
+            let _ = fs::remove_dir_all(&folder);
             self.unpack(&folder)?;
         }
         Ok(Kernel { name: self.name.clone(), release: self.release.clone(), folder })
@@ -133,6 +139,7 @@ impl Package {
         let image = unpacked.join(format!("boot/vmlinuz-{}", self.release));
         fs::rename(&image, kept.join("vmlinuz")).context("the package holds no image")?;
         self.keep_modules(&unpacked, &kept.join("modules"))?;
+        fs::write(kept.join(WANTED), MODULES.join(" ")).context("cannot note the modules")?;
         // Only a whole kernel gets the name; the packed one is needed no more.
         fs::rename(&kept, folder).with_context(|| format!("cannot name {}", folder.display()))?;
         fs::remove_file(&archive).context("the package cannot be removed")
