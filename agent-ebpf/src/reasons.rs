@@ -12,8 +12,9 @@ pub const SUBSYSTEM_DROPS: u32 = 16;
 pub const DROP_ROWS: u32 = CORE_DROPS + SUBSYSTEM_DROPS;
 /// Rows for the reason of a reset; those beyond share the last one.
 pub const RESET_ROWS: u32 = 64;
-/// Rows for the error of a connect (`errno.h` ends at 133); those beyond share row 0.
-pub const ERROR_ROWS: u32 = 134;
+/// Rows for the error of a connect (`errno.h` ends at 133); those beyond share row 0. A
+/// power of two, as [`RESET_ROWS`]: programs bound a row by a mask.
+pub const ERROR_ROWS: u32 = 256;
 
 /// The row of a reason for a drop: its subsystem is in the upper half. Always
 /// below [`DROP_ROWS`].

@@ -8,6 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::Array;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::btf_map;
 use holdfast_agent_ebpf::cells::TaskCell;
 use holdfast_agent_ebpf::loss::Loss;
@@ -99,10 +100,11 @@ unsafe fn resident(task: Pointer) -> u64 {
                 member(memory, offset!(rss_anonymous)),
                 member(memory, offset!(rss_shared)),
             ],
+            // Verifiers of that time do not follow a path through an array.
             rss::PLAIN => [
-                member(memory, offset!(rss_plain_file)),
-                member(memory, offset!(rss_plain_anonymous)),
-                member(memory, offset!(rss_plain_shared)),
+                copied(memory, offset!(rss_plain_file)),
+                copied(memory, offset!(rss_plain_anonymous)),
+                copied(memory, offset!(rss_plain_shared)),
             ],
             _ => return 0,
         }
@@ -110,4 +112,23 @@ unsafe fn resident(task: Pointer) -> u64 {
     // Each may be a little below zero for a moment.
     let sum = file + anonymous + shared;
     if sum > 0 { sum as u64 } else { 0 }
+}
+
+/// The number of `base` at `offset`, through a helper; 0 where it cannot be read.
+///
+/// # Safety
+///
+/// As for [`member`].
+#[inline(always)]
+unsafe fn copied(base: Pointer, offset: u32) -> i64 {
+    let mut number = 0i64;
+    // SAFETY: the helper writes `number` and no more, and survives any address.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut number).cast(),
+            size_of::<i64>() as u32,
+            base.wrapping_byte_add(offset as usize),
+        )
+    };
+    number
 }

@@ -10,9 +10,9 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use holdfast_agent_ebpf::cells::{SLOW_CONNECT_NS, TcpCell, TcpReasons};
 use holdfast_agent_ebpf::loss::Loss;
-use holdfast_agent_ebpf::reasons::{error_row, reset_row};
+use holdfast_agent_ebpf::reasons::{ERROR_ROWS, RESET_ROWS, error_row, reset_row};
 
-use crate::support::count::{add_shared, interval, lost, record_shared};
+use crate::support::count::{add_shared, bounded, interval, lost, record_shared};
 use crate::support::kernel::{Pointer, cgroup_id, member, offset, setting};
 use crate::support::storage::SocketStorage;
 use crate::support::units::{self, MAPPED};
@@ -93,7 +93,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) {
     // SAFETY: a whole cell.
     with(cell, |cell| unsafe { add_shared(&raw mut (*cell).resets_sent, 1) });
     if setting!(reset_has_reason) == 1 {
-        let row = reset_row(ctx.arg(2)) as usize;
+        let row = bounded::<RESET_ROWS>(reset_row(ctx.arg(2)));
         // SAFETY: a whole cell; the row is within the array.
         with(TCP_REASONS.get_ptr_mut(0), |reasons| unsafe {
             add_shared((&raw mut (*reasons).resets).cast::<u64>().add(row), 1);
@@ -193,7 +193,7 @@ fn ended(sock: Pointer, new: u32, now: u64) {
                 // No error: the caller itself gave up.
                 if error != 0 {
                     add_shared(&raw mut (*cell).connects_failed, 1);
-                    let row = error_row(error) as usize;
+                    let row = bounded::<ERROR_ROWS>(error_row(error));
                     with(TCP_REASONS.get_ptr_mut(0), |reasons| {
                         add_shared((&raw mut (*reasons).errors).cast::<u64>().add(row), 1);
                     });

@@ -50,6 +50,18 @@ pub unsafe fn add_shared(counter: *mut u64, n: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) n) };
 }
 
+/// `row` as an index below `ROWS`, a power of two, bounded where every verifier sees it:
+/// those before 6.2 or so forget a comparison of the lower half of a register.
+#[inline(always)]
+pub fn bounded<const ROWS: u32>(row: u32) -> usize {
+    const { assert!(ROWS.is_power_of_two()) };
+    let mut row = u64::from(row);
+    // In assembly, because the compiler drops a mask that it knows to change nothing.
+    // SAFETY: touches one register.
+    unsafe { asm!("{0} &= {1}", inout(reg) row, const ROWS - 1) };
+    row as usize
+}
+
 /// Counts `value` in a distribution of this CPU.
 ///
 /// # Safety
