@@ -149,6 +149,22 @@ fn a_kind_of_forms_can_be_switched_off() -> Result<()> {
     Ok(())
 }
 
+/// The programs that have a form without types.
+const CLASSIC: &[&str] = &[
+    "block_rq_issue",
+    "block_rq_complete",
+    "reclaim_begin",
+    "reclaim_end",
+    "cgroup_reclaim_begin",
+    "cgroup_reclaim_end",
+    "oom_mark_victim",
+    "tcp_retransmit_skb",
+    "tcp_send_reset",
+    "tcp_receive_reset",
+    "inet_sock_set_state",
+    "sched_process_exit",
+];
+
 /// The typed forms, and beside them those of a host that describes no types.
 fn rigs() -> Result<Option<(Rig, Rig)>> {
     let Some(typed) = Rig::start()? else { return Ok(None) };
@@ -163,8 +179,10 @@ fn rigs() -> Result<Option<(Rig, Rig)>> {
     symlink(TRACEFS, folder.path().join("sys/kernel/tracing"))?;
     symlink("/proc", folder.path().join("proc"))?;
     let classic = Rig::load(&Options::default(), &Root::new(folder.path()), PROBES)?;
-    let of_probes = classic.kernel.programs().iter().filter(|p| !p.name.starts_with("sched_w"));
-    for program in of_probes.filter(|program| program.name != "sched_switch") {
+    for name in CLASSIC {
+        let mut programs = classic.kernel.programs().iter();
+        let program = programs.find(|program| program.name == *name);
+        let program = program.with_context(|| format!("no program {name}"))?;
         ensure!(program.state == State::Active, "{} is off: {}", program.name, program.reason);
         ensure!(program.variant == "tracepoint", "{} is {}", program.name, program.variant);
         ensure!(program.reason.contains("CONFIG_DEBUG_INFO_BTF"), "{}", program.reason);

@@ -40,6 +40,8 @@ const LONGEST_NS: u64 = 30_000_000_000;
 const BURN: Duration = Duration::from_millis(2);
 
 /// The loss that a switch to the idle task is counted as when it is taken for a task.
+/// How often both accounts are read until nothing happens meanwhile.
+const READINGS: u32 = 16;
 const UNSTAMPED: &str = "ebpf.switch_unstamped";
 
 fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
@@ -116,7 +118,21 @@ fn stay_on_one_cpu() -> Result<(), String> {
     sched_setaffinity(me, &one).map_err(failed)
 }
 
+/// Both accounts at one moment: a worker that has said it is done may still be on its way
+/// to sleep, so a reading during which it was switched to is made again.
 fn count(watch: &Watch<'_>) -> Result<Counts, String> {
+    for _ in 0..READINGS {
+        let counts = count_once(watch)?;
+        let cells = watch.kernel.sched().of_row(watch.kernel.attest_slot());
+        let now = cells.fold(0u64, |sum, cell| sum.wrapping_add(load(&cell.switches)));
+        if counts.get("switches") == Some(&now) {
+            return Ok(counts);
+        }
+    }
+    Err("the worker does not come to rest".to_owned())
+}
+
+fn count_once(watch: &Watch<'_>) -> Result<Counts, String> {
     let kernel = watch.kernel;
     let depth = kernel.cpus().get(0).map_or(depth::FULL, |cpu| load(&cpu.depth));
     if depth != depth::FULL {
