@@ -99,8 +99,10 @@ fn both_forms_see_the_same_writes() -> Result<()> {
         let apart = of_types.total().abs_diff(without.total());
         ensure!(apart <= 2, "{name}: {} and {}", of_types.total(), without.total());
         ensure!(without.total() + 2 >= WRITES, "{name}: only {}", without.total());
-        // The device's time is a part of the request's.
-        ensure!(without.sum > 0 && without.sum <= of_types.sum, "{name}: not within");
+        // The device's time is a part of the request's; the two programs read the clock one
+        // after the other, so up to a tenth may be the other way round.
+        let most = of_types.sum + of_types.sum / 10;
+        ensure!(without.sum > 0 && without.sum <= most, "{name}: {} of {most}", without.sum);
     }
     ensure!(classic.lost("ebpf.request_map_full") == 0, "the map of requests is full");
     Ok(())

@@ -20,7 +20,7 @@ pub(super) fn live(number: u64, processes: u64) -> Result<()> {
     let shell = shell::find("sh").context("no shell")?;
     // One shell runs them all, so that what is started is what is wanted and no more;
     // a command in parentheses is a process of its own.
-    let last = if fails { "(exit 7)\n" } else { "(:)\n" };
+    let last = if fails { "(exit 77)\n" } else { "(:)\n" };
     let script =
         ["(:)\n".repeat(processes.saturating_sub(2) as usize).as_str(), last, "exit 0"].concat();
     let arguments = ["-c".into(), OsString::from(script)];

@@ -117,7 +117,7 @@ fn judge(stack: &Stack, samples: &[Sample], args: &Args) -> Result<()> {
 
     let told = stack.ask(&["events", "--kind", "process.exit", "--limit", "100000"])?;
     let failures = rows(&told, "events")
-        .filter(|event| event["message"].as_str().is_some_and(|m| m.contains("code 7")));
+        .filter(|event| event["message"].as_str().is_some_and(|m| m.contains("code 77")));
     let (mut named, mut unnamed) = (0, 0);
     for event in failures {
         match event["unit"].as_str() {
@@ -159,7 +159,8 @@ fn rows<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     answer[name].as_array().or(answer.as_array()).into_iter().flatten()
 }
 
-/// Entries of the hash maps of this name; `None` without bpftool.
+/// Entries of the hash maps of this name, those of other agents on this host included;
+/// `None` without bpftool.
 fn entries(map: &str) -> Result<Option<usize>> {
     let Some(bpftool) = shell::find("bpftool") else { return Ok(None) };
     let json = shell::output(Command::new(bpftool).args(["-j", "map", "dump", "name", map]))?;

@@ -33,7 +33,7 @@ const EVENTS_LATE: Duration = Duration::from_millis(300);
 /// How long the worker may take to end by itself.
 const LEAVE: Duration = Duration::from_millis(500);
 /// A proof that fails is made once more: hosts are busy.
-const ATTEMPTS: u32 = 2;
+const ATTEMPTS: u32 = 3;
 
 /// What to prove, and how.
 #[derive(Debug, Clone)]

@@ -129,7 +129,7 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
             return Ok(counts);
         }
     }
-    Err("the worker does not come to rest".to_owned())
+    Err("the host is too busy: the worker does not come to rest".to_owned())
 }
 
 fn count_once(watch: &Watch<'_>) -> Result<Counts, String> {
