@@ -32,7 +32,7 @@ const TOO_BUSY: &str = "the host is too busy: what was provoked does not come to
 const EVENTS_LATE: Duration = Duration::from_millis(300);
 /// How long the worker may take to end by itself.
 const LEAVE: Duration = Duration::from_millis(500);
-/// A proof that fails is made once more: hosts are busy.
+/// A proof that fails is made again: hosts are busy.
 const ATTEMPTS: u32 = 3;
 
 /// What to prove, and how.
@@ -300,11 +300,11 @@ impl Attestation {
         self.settle(kernel, verdict::of(&checks), checks);
     }
 
-    /// Writes the present proof's outcome down, or makes it once more.
+    /// Writes the present proof's outcome down, or makes it again.
     fn settle(&mut self, kernel: &Kernel, verdict: Verdict, checks: Vec<Check>) {
         let again = matches!(verdict, Verdict::Failed(_)) && self.attempt < ATTEMPTS;
         if again {
-            tracing::debug!(?verdict, "a proof failed and is made once more");
+            tracing::debug!(?verdict, "a proof failed and is made again");
             self.attempt += 1;
         } else {
             let attempts = std::mem::replace(&mut self.attempt, 1);
