@@ -61,9 +61,10 @@ async fn a_storm_costs_depth_and_no_more_than_the_budget() -> Result<()> {
     let step = [field("probe"), field("from"), field("to")];
     ensure!(step == ["sched", "full", "gated"], "{first:?}");
     ensure!(field("cost").ends_with('%') && field("budget") == "0.5 %", "{first:?}");
-    // What is shed is a decision; a loss would be an accident.
+    // What is shed is a decision; a loss would be an accident. A switch now and then to a
+    // task that the kernel has not stamped is counted, and no loss of ours.
     let status = agent.local(&["status"])?;
-    for cause in ["ebpf.row_out_of_range", "ebpf.program_skipped", "ebpf.switch_unstamped"] {
+    for cause in ["ebpf.row_out_of_range", "ebpf.program_skipped", "ebpf.interval_negative"] {
         let losses = status["agent"]["losses"].as_array().context("no losses")?;
         let counted = losses.iter().find(|loss| loss["cause"] == cause);
         ensure!(counted.is_some_and(|loss| loss["count"] == 0), "{cause}: {counted:?}");
