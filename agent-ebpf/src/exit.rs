@@ -7,9 +7,9 @@ use holdfast_agent_ebpf::cells::ProcessCell;
 use holdfast_agent_ebpf::loss::Loss;
 use holdfast_agent_ebpf::records::kind;
 
-use crate::support::count::{add_shared, lost};
+use crate::support::count::{add_shared, exchange, lost};
 use crate::support::events::{self, Subject};
-use crate::support::kernel::{Pointer, member, offset, setting, task_cgroup_id};
+use crate::support::kernel::{Pointer, identity, member, offset, setting, task_cgroup_id};
 use crate::support::units::{self, MAPPED};
 
 /// A row per unit slot: the agent sets the size.
@@ -20,6 +20,12 @@ pub static PROCESS: Array<ProcessCell, 1, MAPPED> = Array::new();
 /// ended yet; used only where the choice does not tell their unit.
 #[btf_map]
 pub static VICTIMS: HashMap<u32, u8, 64> = HashMap::new();
+
+/// Which process was last counted as ended, by a part of its identity; used only where
+/// the kernel does not say which of its threads was the last.
+#[btf_map]
+static ENDED: Array<u64, ENDED_ROWS> = Array::new();
+const ENDED_ROWS: usize = 256;
 
 /// `SIGNAL_GROUP_EXIT`: the whole process has one status.
 const GROUP_EXIT: u32 = 4;
@@ -39,7 +45,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) {
         let dead = if setting!(exit_says_dead) == 1 {
             ctx.arg::<u64>(1) & 1 == 1
         } else {
-            member::<u32>(signal, offset!(signal_live)) == 0
+            member::<u32>(signal, offset!(signal_live)) == 0 && is_first(task, signal)
         };
         if !dead {
             return;
@@ -72,6 +78,26 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) {
             return;
         }
         events::tell(&Subject { kind: kind::EXIT, cgroup_id: cgroup, cell }, leader, status);
+    }
+}
+
+/// Whether nobody has yet counted the end of the process: threads that end at the same
+/// time on several CPUs all find that none is left.
+///
+/// # Safety
+///
+/// `task` must be a `struct task_struct`, and `signal` its `struct signal_struct`.
+#[inline(always)]
+unsafe fn is_first(task: Pointer, signal: Pointer) -> bool {
+    let place = identity(signal);
+    // With the process id, because the place is soon another process's.
+    // SAFETY: `task` is a task.
+    let process = place ^ u64::from(unsafe { member::<u32>(task, offset!(task_tgid)) }) << 40;
+    let row = (place / 1024) as u32 % ENDED_ROWS as u32;
+    match ENDED.get_ptr_mut(row) {
+        // SAFETY: the look-up gave a pointer to a whole number.
+        Some(last) => unsafe { exchange(last, process) != process },
+        None => true,
     }
 }
 

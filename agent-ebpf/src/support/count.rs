@@ -50,6 +50,19 @@ pub unsafe fn add_shared(counter: *mut u64, n: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) n) };
 }
 
+/// Puts `new` into a number that all CPUs share; what was there before.
+///
+/// # Safety
+///
+/// `number` must point to a number in a map.
+#[inline(always)]
+pub unsafe fn exchange(number: *mut u64, new: u64) -> u64 {
+    let mut value = new;
+    // SAFETY: the caller's promise; the verifier checks the access again.
+    unsafe { asm!("{1} = xchg_64({0} + 0, {1})", in(reg) number, inout(reg) value) };
+    value
+}
+
 /// `row` as an index below `ROWS`, a power of two, bounded where every verifier sees it:
 /// those before 6.2 or so forget a comparison of the lower half of a register.
 #[inline(always)]

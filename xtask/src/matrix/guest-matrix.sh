@@ -12,6 +12,9 @@ if [ -e /disk.img ] && losetup /dev/loop0 /disk.img && mkdir -p /disk && mount -
     disk=yes
 fi
 echo "disk: $disk" >/out/notes
+# On the disk, so that the agent can prove what watches it.
+state=/var/lib/holdfast
+[ $disk = no ] || state=/disk/state
 
 # Once more and more, until the file that names it is gone: every probe has something
 # to see, whenever it looks.
@@ -42,13 +45,13 @@ as() {
 
 for who in root unit classic; do
     echo "the agent as $who"
-    rm -rf /run/holdfast /var/lib/holdfast
-    mkdir -p /run/holdfast /var/lib/holdfast
-    [ $who != unit ] || chown 990:990 /run/holdfast /var/lib/holdfast
+    rm -rf /run/holdfast $state
+    mkdir -p /run/holdfast $state
+    [ $who != unit ] || chown 990:990 /run/holdfast $state
     (
         echo 0 >$slice/holdfast-agent.service/cgroup.procs
         as $who holdfast-agent run --config /etc/$who.toml --socket /run/holdfast/agent.sock \
-            --state-dir /var/lib/holdfast --collector "" --host-name matrix
+            --state-dir $state --collector "" --host-name matrix
     ) >/out/$who.log 2>&1 &
     agent=$!
     tries=0

@@ -115,7 +115,7 @@ fn read_folder(root: &Path, relative: &str, files: &mut Vec<File>) -> Result<()>
             if !matches!(name.as_str(), "target" | ".git" | ".work") {
                 read_folder(root, &path, files)?;
             }
-        } else if kind.is_file() {
+        } else if kind.is_file() && name != ".git" {
             // Objects and pictures are not text: nothing here judges them.
             if let Ok(text) = fs::read_to_string(entry.path()) {
                 files.push(File { path, text });
