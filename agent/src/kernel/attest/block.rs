@@ -26,6 +26,8 @@ pub(super) const PROOF: Spec = Spec {
 };
 
 const PROGRAM: &str = "block_rq_complete";
+/// The last word of the form in which requests themselves say whose they are.
+const BY_REQUEST: &str = "request";
 const ISSUE: &str = "block_rq_issue";
 /// A size that is rare, so that few requests of others share its bucket.
 const SIZE: usize = 20 * 1024;
@@ -116,12 +118,16 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
     add("unit.writes", total(&unit.latency[operation::WRITE]));
     add("unit.reads", total(&unit.latency[operation::READ]));
     add("unit.latency", unit.latency.iter().map(|of_kind| load(&of_kind.sum)).sum());
-    let shared = kernel.unit_block(
-        if disk.row < kernel.shared_devices() { disk.row } else { 0 },
-        kernel.attest_slot(),
-    );
+    // Disks beyond share row 0.
+    let row = if disk.row < kernel.shared_devices() { disk.row } else { 0 };
+    let shared = kernel.unit_block(row, kernel.attest_slot());
     add("unit.requests", shared.map_or(0, |cell| load(&cell.requests)));
     add("unit.waited", shared.map_or(0, |cell| load(&cell.wait_ns)));
+    for slot in 0..=kernel.attest_slot() {
+        let cell = kernel.unit_block(row, slot);
+        add("units.requests", cell.map_or(0, |cell| load(&cell.requests)));
+        add("units.waited", cell.map_or(0, |cell| load(&cell.wait_ns)));
+    }
     Ok(counts)
 }
 
@@ -129,6 +135,21 @@ fn count(watch: &Watch<'_>) -> Result<Counts, String> {
 fn of_size(sizes: &Histogram) -> u64 {
     let bucket = sizes.counts.get(bucket_of(SIZE as u64) as usize);
     bucket.map_or(0, |count| count.load(Ordering::Relaxed).into())
+}
+
+/// Where the io controller says whose a request is, it names the nearest cgroup that it is
+/// enabled for. The worker's own is none, so which row its requests are in is not known;
+/// that all requests of the disk are in some unit's row is.
+fn of_all_units(evidence: &Evidence<'_>, own: u64) -> Vec<Check> {
+    let gained = |name| evidence.gained(name);
+    let (all, charged, waited) = (gained("all"), gained("units.requests"), gained("latency"));
+    let mut checks = vec![Check::at_least(ISSUE, "requests of all units", own, charged)];
+    // Only where nobody else used the disk, nor one that shares its row.
+    if all == own && charged == all {
+        let seen = gained("units.waited");
+        checks.push(Check::time(ISSUE, "latency of all units", waited, &(waited..=waited), seen));
+    }
+    checks
 }
 
 fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
@@ -160,8 +181,12 @@ fn judge(evidence: &Evidence<'_>) -> Vec<Check> {
         ));
         checks.push(Check::time(ISSUE, "both together", took, &(took..=took), parts));
     }
-    // What the worker alone did.
     let (writes, reads) = (facts.get("writes"), facts.get("reads"));
+    if (evidence.variant)(ISSUE).ends_with(BY_REQUEST) {
+        checks.extend(of_all_units(evidence, writes + reads));
+        return checks;
+    }
+    // What the worker alone did.
     let size = SIZE as u64;
     let waited = gained("unit.latency");
     checks.extend([

@@ -3,8 +3,8 @@
 //! A worker process in a cgroup of its own does the provoking ([`worker`]); whatever
 //! it does is counted in a row that no unit gets, so that the host's own events do
 //! not mix with it. What the programs counted is then held against what the worker
-//! did and against the kernel's own account of it. [`run`] drives this step by step
-//! and never blocks. A proof is one file and one row of [`PROOFS`].
+//! did and against the kernel's own account of it. `run` drives this step by step
+//! and never blocks. A proof is one file and one row of `PROOFS`.
 
 mod block;
 mod drops;
