@@ -81,6 +81,8 @@ pub(crate) struct Tracer {
     arguments: &'static [&'static str],
     /// Its programs' names hold this.
     pub(crate) part: &'static str,
+    /// Does not say when it traces.
+    silent: bool,
     /// At most this share of its cost may ours be, where we have set ourselves that.
     our_share: Option<f64>,
 }
@@ -94,6 +96,7 @@ impl Tracer {
             package: "libbpf-tools",
             arguments: &[],
             part: "sched_",
+            silent: false,
             our_share: Some(0.25),
         },
         Self {
@@ -102,6 +105,7 @@ impl Tracer {
             package: "bpfcc-tools",
             arguments: &[],
             part: "sched_",
+            silent: false,
             our_share: None,
         },
         Self {
@@ -110,6 +114,7 @@ impl Tracer {
             package: "bpftrace",
             arguments: &["/usr/sbin/runqlat.bt"],
             part: "sched_",
+            silent: false,
             our_share: None,
         },
         Self {
@@ -118,6 +123,7 @@ impl Tracer {
             package: "libbpf-tools",
             arguments: &[],
             part: "sched_",
+            silent: true,
             our_share: Some(0.1),
         },
     ];
@@ -129,6 +135,7 @@ impl Tracer {
         package: "libbpf-tools",
         arguments: &["-Q"],
         part: "block_",
+        silent: false,
         our_share: Some(1.0 / 3.0),
     }];
 
@@ -177,7 +184,7 @@ impl Tracer {
         let mut process = Leashed::start(&env, arguments, &[], Some(&log))?;
         let said = || fs::read_to_string(&log).unwrap_or_default();
         let start = BootTime::now();
-        while !said().contains("Tracing") {
+        while !(said().contains("Tracing") || self.silent && holds_link(process.pid())) {
             let last = || said().lines().last().unwrap_or_default().to_owned();
             process.check().with_context(last)?;
             let waited = BootTime::now().since(start);
@@ -200,6 +207,15 @@ fn without_headers(script: &Path, folder: &Path) -> Result<PathBuf> {
     let copy = folder.join("script.bt");
     fs::write(&copy, text).context("cannot write a script")?;
     Ok(copy)
+}
+
+/// Whether the process has attached an eBPF program.
+fn holds_link(pid: u32) -> bool {
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    files
+        .flatten()
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|target| target.as_os_str() == "anon_inode:bpf_link")
 }
 
 /// A tool that traces; ended when dropped.
