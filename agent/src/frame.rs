@@ -24,11 +24,14 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { sum: 0, counts: [0; BUCKETS] }
+        Self::EMPTY
     }
 }
 
 impl Histogram {
+    /// Without a value.
+    pub const EMPTY: Self = Self { sum: 0, counts: [0; BUCKETS] };
+
     /// How many values were counted.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -58,9 +61,9 @@ pub struct Row {
 struct Table {
     rows: Vec<Row>,
     scalars: Vec<f64>,
-    /// Of each row; none before a row has its first owner, because most rows of most
-    /// hosts never get one.
-    histograms: Vec<Box<[Histogram]>>,
+    /// Row by row; none before the first value, because most units never connect, reclaim
+    /// or sync, and most rows never get a unit.
+    histograms: Vec<Option<Box<Histogram>>>,
     scalar_width: usize,
     histogram_width: usize,
 }
@@ -72,7 +75,7 @@ impl Table {
         Self {
             rows: vec![Row::default(); rows],
             scalars: vec![f64::NAN; rows * scalar_width],
-            histograms: vec![Box::default(); rows],
+            histograms: vec![None; rows * histogram_width],
             scalar_width,
             histogram_width,
         }
@@ -82,15 +85,16 @@ impl Table {
         &mut self.scalars[row * self.scalar_width..(row + 1) * self.scalar_width]
     }
 
-    /// Empties the histograms of a row, and makes them when it has none yet.
+    /// Empties the histograms of a row; their memory stays for its next owner.
     fn clear_histograms(&mut self, row: usize) {
-        match self.histograms.get_mut(row) {
-            Some(none) if none.is_empty() => {
-                *none = vec![Histogram::default(); self.histogram_width].into();
-            }
-            Some(histograms) => histograms.fill(Histogram::default()),
-            None => {}
-        }
+        let width = self.histogram_width;
+        let of_row = self.histograms.iter_mut().skip(row * width).take(width);
+        of_row.flatten().for_each(|histogram| **histogram = Histogram::EMPTY);
+    }
+
+    /// Whether a row has, or had, an owner.
+    fn owned(&self, row: usize) -> bool {
+        self.rows.get(row).is_some_and(|row| row.live || row.generation > 0)
     }
 }
 
@@ -133,7 +137,6 @@ impl Frame {
         };
         let host = &mut frame.tables[Owner::Host as usize];
         host.rows[0].live = true;
-        host.clear_histograms(0);
         frame
     }
 
@@ -176,26 +179,20 @@ impl Frame {
         }
     }
 
-    /// Takes over `other`, which has the same shape, without allocating but for rows that
-    /// have their first owner. Rows that are not live in either frame keep their histograms.
+    /// Takes over `other`, which has the same shape, without allocating but for the first
+    /// value of a histogram. Rows that are not live in either frame keep their histograms.
     pub fn copy_from(&mut self, other: &Self) {
         self.at = other.at;
         for (to, from) in self.tables.iter_mut().zip(&other.tables) {
             to.scalars.clone_from_slice(&from.scalars);
-            let widths = (to.histogram_width, from.histogram_width);
-            debug_assert_eq!(widths.0, widths.1, "frames of one shape");
+            let width = to.histogram_width;
+            debug_assert_eq!(width, from.histogram_width, "frames of one shape");
             for (row, (mine, theirs)) in to.rows.iter_mut().zip(&from.rows).enumerate() {
                 if mine.live || theirs.live || mine.generation != theirs.generation {
-                    let (Some(to), Some(from)) =
-                        (to.histograms.get_mut(row), from.histograms.get(row))
-                    else {
-                        continue;
-                    };
-                    if to.len() == from.len() {
-                        to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from(from));
-                    } else {
-                        to.clone_from(from);
-                    }
+                    let of_row = row * width..(row + 1) * width;
+                    let to = to.histograms.get_mut(of_row.clone()).unwrap_or_default();
+                    let from = from.histograms.get(of_row).unwrap_or_default();
+                    to.iter_mut().zip(from).for_each(|(to, from)| copy_histogram(to, from));
                 }
                 if mine.generation != theirs.generation || mine.live != theirs.live {
                     mine.clone_from(theirs);
@@ -222,15 +219,30 @@ impl Frame {
     /// The histogram of signal `id` in `row`; `None` for a row that never had an owner.
     #[must_use]
     pub fn histogram(&self, id: SignalId, row: usize) -> Option<&Histogram> {
+        static EMPTY: Histogram = Histogram::EMPTY;
         let table = &self.tables[id.signal().owner as usize];
-        table.histograms.get(row)?.get(id.column())
+        let cell = table.histograms.get(row * table.histogram_width + id.column())?;
+        table.owned(row).then(|| cell.as_deref().unwrap_or(&EMPTY))
     }
 
-    /// The histogram of signal `id` in `row`, to be read into; `None` for a row that never
+    /// The histogram of signal `id` in `row`, to add values to; `None` for a row that never
     /// had an owner.
     pub fn histogram_mut(&mut self, id: SignalId, row: usize) -> Option<&mut Histogram> {
         let table = &mut self.tables[id.signal().owner as usize];
-        table.histograms.get_mut(row)?.get_mut(id.column())
+        if !table.owned(row) {
+            return None;
+        }
+        let cell = table.histograms.get_mut(row * table.histogram_width + id.column())?;
+        Some(cell.get_or_insert_default())
+    }
+}
+
+/// Takes over a histogram, which may be without a value.
+fn copy_histogram(to: &mut Option<Box<Histogram>>, from: &Option<Box<Histogram>>) {
+    match (to, from) {
+        (Some(to), Some(from)) => to.copy_from(from),
+        (Some(to), None) => **to = Histogram::EMPTY,
+        (to @ None, from) => to.clone_from(from),
     }
 }
 
@@ -266,6 +278,14 @@ mod tests {
         frame.assign(Owner::Unit, 2, "b.service".into());
         assert!(frame.get(UNIT_ON_CPU, 2).is_nan());
         assert_eq!(frame.rows(Owner::Unit)[2].generation, 2);
+        frame.histogram_mut(UNIT_RUN_QUEUE, 2).expect("row 2").counts[5] = 9;
+        let mut copy = self::frame();
+        copy.copy_from(&frame);
+        frame.assign(Owner::Unit, 2, "c.service".into());
+        let total = |frame: &Frame| frame.histogram(UNIT_RUN_QUEUE, 2).map_or(0, Histogram::total);
+        assert_eq!((total(&frame), total(&copy)), (0, 9));
+        copy.copy_from(&frame);
+        assert_eq!(total(&copy), 0);
     }
 
     #[test]

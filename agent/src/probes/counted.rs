@@ -68,7 +68,8 @@ impl<const N: usize> Counters<N> {
 pub(super) struct Distributions {
     signal: SignalId,
     host: Option<SignalId>,
-    rows: Vec<Counts>,
+    /// What was counted up to the last tick; none where nothing ever was, which is most.
+    rows: Vec<Option<Box<Counts>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -85,7 +86,8 @@ impl Distributions {
         rows: usize,
         mut cells: impl FnMut(usize) -> I,
     ) -> Self {
-        Self { signal, host, rows: (0..rows).map(|row| Counts::of(cells(row))).collect() }
+        let rows = (0..rows).map(|row| Some(Counts::of(cells(row))).filter(Counts::any));
+        Self { signal, host, rows: rows.map(|counts| counts.map(Box::new)).collect() }
     }
 
     /// Adds what `row` gained since the last tick. Quick when it gained nothing.
@@ -95,7 +97,8 @@ impl Distributions {
         row: usize,
         cells: impl Iterator<Item = &'a Cell> + Clone,
     ) {
-        let unchanged = self.rows.get(row).is_none_or(|last| last.sum == sum(cells.clone()));
+        let last_sum = |last: &Option<Box<Counts>>| last.as_ref().map_or(0, |last| last.sum);
+        let unchanged = self.rows.get(row).is_none_or(|last| last_sum(last) == sum(cells.clone()));
         if !unchanged {
             self.put_changed(frame, row, cells);
         }
@@ -110,11 +113,15 @@ impl Distributions {
     ) {
         let Some(last) = self.rows.get_mut(row) else { return };
         let now = Counts::of(cells);
+        if last.is_none() && !now.any() {
+            return;
+        }
+        let last = last.get_or_insert_default();
         let gained = Counts {
             sum: now.sum.wrapping_sub(last.sum),
             counts: array::from_fn(|n| now.counts[n].wrapping_sub(last.counts[n])),
         };
-        *last = now;
+        **last = now;
         if let Some(histogram) = frame.histogram_mut(self.signal, row) {
             gained.add_to(histogram);
         }
@@ -124,7 +131,18 @@ impl Distributions {
     }
 }
 
+impl Default for Counts {
+    fn default() -> Self {
+        Self { sum: 0, counts: [0; BUCKETS] }
+    }
+}
+
 impl Counts {
+    /// Whether there is a value at all.
+    fn any(&self) -> bool {
+        self.sum != 0 || self.counts.iter().any(|count| *count != 0)
+    }
+
     /// The sum of `cells`. Sums first, as the programs write them last.
     fn of<'a>(cells: impl Iterator<Item = &'a Cell> + Clone) -> Self {
         let mut all = Self { sum: sum(cells.clone()), counts: [0; BUCKETS] };

@@ -334,7 +334,7 @@ fn count(
             for (id, row, wanted) in
                 [(HOST_RTT, 0, true), (UNIT_RTT, slot, of_unit == Some(found.generation))]
             {
-                if let Some(histogram) = frame.histogram_mut(id, row).filter(|_| wanted) {
+                if let Some(histogram) = wanted.then(|| frame.histogram_mut(id, row)).flatten() {
                     histogram.sum = histogram.sum.wrapping_add(ns);
                     if let Some(bucket) = histogram.counts.get_mut(bucket_of(ns)) {
                         *bucket += 1;
