@@ -40,11 +40,19 @@ enum Link {
     Pass,
 }
 
+/// What programs are loaded with.
+struct Ground<'a> {
+    layout: &'a Layout,
+    options: &'a Options,
+    /// The kernel's types of its tracepoints.
+    types: &'a Btf,
+    root: &'a Root,
+}
+
 /// The loaded object.
 #[derive(Debug)]
 pub(super) struct Object {
     ebpf: Ebpf,
-    types: Btf,
     pub(super) statuses: Vec<ProgramStatus>,
     /// Function of each program that runs, by the name it is reported as.
     pub(super) running: Vec<(&'static str, &'static str)>,
@@ -77,12 +85,12 @@ impl Object {
             layout.settings.request_has_cgroup = 0;
         }
         layout.settings.shared_devices = size.shared_devices;
+        // Some megabytes, needed for nothing but loading.
         let types = Btf::parse(&layout.tracepoint_types(), Endianness::default())
             .map_err(|error| format!("the kernel's tracepoint types cannot be used: {error}"))?;
 
         let mut object = Self {
             ebpf: create(&layout, options, size, root)?,
-            types,
             statuses: Vec::new(),
             running: Vec::new(),
             parked: Vec::new(),
@@ -91,16 +99,20 @@ impl Object {
             names: std::mem::take(&mut layout.names),
             task_pass: None,
         };
+        let ground = Ground { layout: &layout, options, types: &types, root };
         for forms in CHOICES {
-            object.choose(forms, &layout, options, root);
+            object.choose(forms, &ground);
+        }
+        if let Err(refusal) = object.load_program(&EMPTY, &ground) {
+            tracing::debug!(refusal, "the kernel's accounting will count as our own cost");
         }
         object.account();
         Ok(object)
     }
 
-    /// Loads and attaches the program that does nothing.
+    /// Attaches the program that does nothing.
     pub(super) fn attach_empty(&mut self, root: &Root) -> Result<(), String> {
-        self.attach(&EMPTY, root)?;
+        self.attach_loaded(&EMPTY).map_err(|error| reason::explain_attach(&error, &EMPTY, root))?;
         self.running.push((EMPTY.name, EMPTY.function));
         Ok(())
     }
@@ -109,10 +121,6 @@ impl Object {
     pub(super) fn detach_empty(&mut self) {
         self.running.retain(|(name, _)| *name != EMPTY.name);
         self.detach(EMPTY.function);
-        if let Some(Loaded::BtfTracePoint(program)) = self.ebpf.program_mut(EMPTY.function) {
-            // It is not loaded, then.
-            let _ = program.unload();
-        }
     }
 
     /// Detaches those of the programs `names` that run, and says so in their statuses.
@@ -197,15 +205,16 @@ impl Object {
     }
 
     /// Takes the first form that works, or says why each does not.
-    fn choose(&mut self, forms: &[Form], layout: &Layout, options: &Options, root: &Root) {
+    fn choose(&mut self, forms: &[Form], ground: &Ground<'_>) {
         let runs = |name| self.running.iter().any(|(running, _)| *running == name);
         if forms.iter().flat_map(|form| form.programs).all(|program| runs(program.name)) {
             // A form of something else has brought it along.
             return;
         }
         let mut refusals: Vec<String> = Vec::new();
-        for form in forms.iter().filter(|form| (form.fits)(&layout.settings)) {
-            match self.load_form(form, layout, options, root) {
+        let settings = &ground.layout.settings;
+        for form in forms.iter().filter(|form| (form.fits)(settings)) {
+            match self.load_form(form, ground) {
                 Ok(()) => {
                     let mut reasons = refusals;
                     if !form.drawback.is_empty() {
@@ -223,20 +232,14 @@ impl Object {
                 Err(refusal) => refusals.push(refusal),
             }
         }
-        let best = forms.iter().find(|form| (form.fits)(&layout.settings)).or(forms.first());
+        let best = forms.iter().find(|form| (form.fits)(settings)).or(forms.first());
         for program in best.map_or(&[][..], |form| form.programs) {
             let variant = best.map_or("", |form| form.variant);
             self.statuses.push(status(program, variant, State::Off, &refusals.join("; ")));
         }
     }
 
-    fn load_form(
-        &mut self,
-        form: &Form,
-        layout: &Layout,
-        options: &Options,
-        root: &Root,
-    ) -> Result<(), String> {
+    fn load_form(&mut self, form: &Form, ground: &Ground<'_>) -> Result<(), String> {
         let short = form.variant.rsplit(' ').next().unwrap_or_default();
         for program in form.programs {
             let name = program.name;
@@ -245,15 +248,15 @@ impl Object {
                     || *d == format!("{name}/{short}")
                     || form.variant.split(' ').next() == Some(d)
             };
-            if options.disabled.iter().any(is_off) {
+            if ground.options.disabled.iter().any(is_off) {
                 return Err(format!("{} is disabled in the configuration", form.variant));
             }
-            if let Some(missing) = layout.program_lacks(program) {
+            if let Some(missing) = ground.layout.program_lacks(program) {
                 return Err(missing);
             }
         }
         for (n, program) in form.programs.iter().enumerate() {
-            if let Err(refusal) = self.attach(program, root) {
+            if let Err(refusal) = self.attach(program, ground) {
                 // Half a form would count nonsense.
                 for started in form.programs.iter().take(n) {
                     let _ = match self.ebpf.program_mut(started.function) {
@@ -269,22 +272,25 @@ impl Object {
         Ok(())
     }
 
-    fn attach(&mut self, program: &Program, root: &Root) -> Result<(), String> {
-        let (hook, types) = (program.hook, &self.types);
-        let load = |loaded: &mut Loaded| match loaded {
-            Loaded::BtfTracePoint(loaded) => loaded.load(hook, types),
-            Loaded::RawTracePoint(loaded) => loaded.load(),
-            Loaded::TracePoint(loaded) => loaded.load(),
-            Loaded::Iter(loaded) => loaded.load(hook, types),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
+    fn attach(&mut self, program: &Program, ground: &Ground<'_>) -> Result<(), String> {
+        self.load_program(program, ground)?;
+        self.attach_loaded(program)
+            .map_err(|error| reason::explain_attach(&error, program, ground.root))
+    }
+
+    fn load_program(&mut self, program: &Program, ground: &Ground<'_>) -> Result<(), String> {
         let loaded = self
             .ebpf
             .program_mut(program.function)
             .ok_or_else(|| format!("the eBPF object has no program {}", program.function))?;
-        load(loaded)
-            .and_then(|()| self.attach_loaded(program))
-            .map_err(|error| reason::explain_attach(&error, program, root))
+        match loaded {
+            Loaded::BtfTracePoint(loaded) => loaded.load(program.hook, ground.types),
+            Loaded::RawTracePoint(loaded) => loaded.load(),
+            Loaded::TracePoint(loaded) => loaded.load(),
+            Loaded::Iter(loaded) => loaded.load(program.hook, ground.types),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        }
+        .map_err(|error| reason::explain_attach(&error, program, ground.root))
     }
 
     /// Attaches a program that is loaded.
