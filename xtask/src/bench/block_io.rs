@@ -13,20 +13,25 @@ use crate::stop::Stop;
 /// Writes of one load. Each is a request to the device; what the file system adds to
 /// them is the same for all.
 const WRITES: u64 = 4_000;
-/// Our programs at the start and at the end of a request, by the names that the loader
-/// knows.
-const OURS: &[&str] = &["block_rq_issue", "block_rq_complete"];
+/// Knows what the tool knows: how long requests took, by device.
+const LATENCY: &[&str] = &["block_rq_complete"];
+/// Knows also queue and service time apart and whose the requests were.
+const WHOLE: &[&str] = &["block_rq_issue", "block_rq_complete"];
 
 pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
     let loader = accounting::build_loader()?;
     let mut writer = Writer::create(&shell::target_dir()?)?;
     writer.write(WRITES)?;
     let empty = Loaded::start(&loader, &[EMPTY])?.cost(|| ping_pong(WRITES))?;
-    let ours = Loaded::start(&loader, OURS)?.cost(|| writer.write(WRITES))?;
-    let ours = ours.net(&empty, WRITES as f64);
+    let mut net = |programs: &[&str]| -> Result<f64> {
+        let cost = Loaded::start(&loader, programs)?.cost(|| writer.write(WRITES))?;
+        Ok(cost.net(&empty, WRITES as f64))
+    };
+    let (latency, whole) = (net(LATENCY)?, net(WHOLE)?);
     let mut rows = vec![
         Row::new("accounting of an empty program", empty.ns_per_run(), "ns/run"),
-        Row::new("ours, net", ours, "ns/write"),
+        Row::new("ours, latency by device, net", latency, "ns/write"),
+        Row::new("ours, with queue, service and units, net", whole, "ns/write"),
     ];
     for tool in Tracer::BLOCK {
         eprintln!("{}", tool.name);
@@ -40,11 +45,12 @@ pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
             let _running = tool.start(stop)?;
             accounting::tool_cost(&loader, tool.part, || writer.write(WRITES))?
         };
-        rows.extend(tool.compared(
-            ours,
-            cost.map(|cost| cost.net(&empty, WRITES as f64)),
-            "ns/write",
-        ));
+        let theirs = cost.map(|cost| cost.net(&empty, WRITES as f64));
+        rows.extend(tool.compared(latency, theirs, "ns/write"));
+        if let Some(theirs) = theirs {
+            let name = format!("net, ours with all that it tells / {}", tool.name);
+            rows.push(Row::new(name, whole / theirs, "ratio"));
+        }
     }
     Ok(rows)
 }
