@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use holdfast_agent::host::Root;
 use holdfast_agent::kernel::cells::load as value;
 use holdfast_agent::kernel::{Kernel, Measurement, Options};
-use holdfast_agent_ebpf::cells::Histogram;
+use holdfast_agent_ebpf::cells::{BlockCell, Histogram, operation};
 use holdfast_core::clock::BootTime;
 use holdfast_proto::histogram::{BUCKETS, lower_bound};
 use serde_json::json;
@@ -99,10 +99,15 @@ fn counts(kernel: &Kernel) -> serde_json::Value {
     json!({
         "switches": sched().map(|cell| value(&cell.switches)).sum::<u64>(),
         "run_queue": distribution(sched().map(|cell| &cell.wait)),
-        "block": distribution(block.flat_map(|cell| &cell.latency)),
+        "block": distribution(block.flat_map(all_but_flushes)),
         "retransmits": tcp.map(|cell| value(&cell.retransmits)).sum::<u64>(),
         "oom_kills": process.map(|cell| value(&cell.oom_kills)).sum::<u64>(),
     })
+}
+
+fn all_but_flushes(cell: &BlockCell) -> impl Iterator<Item = &Histogram> {
+    let kinds = cell.latency.iter().enumerate();
+    kinds.filter(|(kind, _)| *kind != operation::FLUSH).map(|(_, histogram)| histogram)
 }
 
 fn distribution<'a>(cells: impl Iterator<Item = &'a Histogram>) -> Vec<(u64, u64)> {

@@ -5,6 +5,7 @@
 //! bucket of the tool's apart. Tools that count in powers of two of a microsecond set
 //! that grid for both.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -61,7 +62,8 @@ const COMPARISONS: &[Comparison] = &[
         signal: "block",
         tool: "biolatency",
         package: "libbpf-tools",
-        arguments: &["-Q", "SECONDS", "1"],
+        // By flags, because it sees flushes only where there is no I/O scheduler.
+        arguments: &["-Q", "-F", "SECONDS", "1"],
         load: |scratch| Writer::create(scratch)?.write(WRITES),
     },
     Comparison {
@@ -180,14 +182,23 @@ fn gained(before: &Value, after: &Value) -> Vec<(u64, f64)> {
     .collect()
 }
 
-/// Rows of a tool's table: lowest value in microseconds, count.
-fn parse(table: &str) -> Vec<(u64, f64)> {
-    let row = |line: &str| {
+/// Rows of a tool's tables, added up: lowest value in microseconds, count. Flushes are
+/// left out, as they are in our count.
+fn parse(tables: &str) -> Vec<(u64, f64)> {
+    let row = |line: &str| -> Option<(u64, f64)> {
         let (range, rest) = line.split_once(':')?;
         let (low, _) = range.split_once("->")?;
         Some((low.trim().parse().ok()?, rest.split('|').next()?.trim().parse().ok()?))
     };
-    table.lines().filter_map(row).collect()
+    let (mut rows, mut flush) = (BTreeMap::new(), false);
+    for line in tables.lines() {
+        if let Some(flags) = line.strip_prefix("flags = ") {
+            flush = flags.ends_with("Flush");
+        } else if let Some((low, count)) = row(line).filter(|_| !flush) {
+            *rows.entry(low).or_default() += count;
+        }
+    }
+    rows.into_iter().collect()
 }
 
 /// The power of two, in microseconds, in which quantile `q` lies.
@@ -228,6 +239,8 @@ mod tests {
         let table = "     usecs               : count    distribution\n         0 -> 1          : 7        |**  |\n         8 -> 15         : 3        |*|\n";
         let rows = parse(table);
         assert_eq!(rows, [(0, 7.0), (8, 3.0)]);
+        let by_flags = format!("flags = Sync-Write\n{table}flags = Flush\n{table}");
+        assert_eq!(parse(&format!("{by_flags}flags = Read\n{table}")), [(0, 14.0), (8, 6.0)]);
         assert_eq!((octave(&rows, 0.5), octave(&rows, 0.99)), (0.0, 3.0));
         assert!(octave(&[], 0.5).is_nan());
     }
