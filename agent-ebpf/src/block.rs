@@ -3,8 +3,9 @@
 //! The request carries the time it was made, so one program at completion knows
 //! what the issuer saw: queue and device together. A second one, at issue, leaves a
 //! stamp in a small table of sets keyed by the request's address, which tells the two
-//! apart and remembers whose request it is: completions run on top of anybody. The
-//! table has no locks, and what finds no room there is counted.
+//! apart and remembers whose request it is: completions run on top of anybody. So do
+//! issues where there is an I/O scheduler; there a third program stamps the request when
+//! it goes to the scheduler. The table has no locks, and what finds no room is counted.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_smp_processor_id, bpf_ktime_get_ns};
@@ -42,10 +43,24 @@ const READ: u32 = 0;
 const WRITE: u32 = 1;
 const FLUSH: u32 = 2;
 
+/// A request goes to the I/O scheduler. Whose it is has to be known now: it is whoever
+/// comes by that takes it out again and issues it.
+#[btf_tracepoint(function = "block_rq_insert")]
+pub fn block_rq_insert(ctx: BtfTracePointContext) {
+    remember(ctx.arg(0), 0);
+}
+
 /// A request goes to the device.
 #[btf_tracepoint(function = "block_rq_issue")]
 pub fn block_rq_issue(ctx: BtfTracePointContext) {
-    let request: Pointer = ctx.arg(0);
+    // SAFETY: a helper without arguments.
+    remember(ctx.arg(0), unsafe { bpf_ktime_get_ns() });
+}
+
+/// Leaves the stamp of a request, or adds to the one it has when it was issued; 0 for one
+/// that was not.
+#[inline(always)]
+fn remember(request: Pointer, issued: u64) {
     let key = identity(request);
     // SAFETY: `request` is a request.
     let start: u64 = unsafe { member(request, offset!(request_start)) };
@@ -56,15 +71,14 @@ pub fn block_rq_issue(ctx: BtfTracePointContext) {
     let Some(set) = REQUESTS.get_ptr_mut(request_set(key)) else {
         return lost(Loss::OutOfRange);
     };
-    // SAFETY: a helper without arguments.
-    let issued = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the look-up gave a whole set. Two CPUs may write it at once: an entry
     // whose request and start do not match is not believed.
     unsafe {
         let [first, second] = &mut (*set).entries;
         let (mine, other) = if second.request == key { (second, first) } else { (first, second) };
         if mine.request == key && mine.start == start {
-            // Issued again, perhaps by a worker of the kernel: the unit stays.
+            // Known since it was inserted, or issued or inserted again, perhaps by a
+            // worker of the kernel: the unit stays.
             mine.issued = issued;
             return;
         }

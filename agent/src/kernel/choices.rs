@@ -265,12 +265,10 @@ pub(super) const CHOICES: &[&[Form]] = &[
         Form {
             variant: "tp_btf current",
             fits: |kernel| kernel.request_has_cgroup == 0,
-            programs: &[on(
-                "block_rq_issue",
-                "block_rq_issue",
-                &[&["request.start_time_ns"]],
-                ISSUE_MAPS,
-            )],
+            programs: &[
+                on("block_rq_insert", "block_rq_insert", &[&["request.start_time_ns"]], ISSUE_MAPS),
+                on("block_rq_issue", "block_rq_issue", &[&["request.start_time_ns"]], ISSUE_MAPS),
+            ],
             drawback: "requests are not charged to cgroups of version 2 here (it takes CONFIG_BLK_CGROUP and the io controller there), so what is written back later is charged to no unit",
         },
     ],

@@ -24,6 +24,7 @@ const VICTIM: &str = "mark_victim";
 const RETRANSMIT: &str = "tcp_retransmit_skb";
 const DROP: &str = "kfree_skb";
 const RESET: &str = "tcp_send_reset";
+const INSERT: &str = "block_rq_insert";
 const ISSUE: &str = "block_rq_issue";
 const COMPLETE: &str = "block_rq_complete";
 /// What a program can be run for by the agent.
@@ -209,7 +210,9 @@ impl Layout {
             return Some(format!("this kernel's tracepoint {hook} has unknown arguments"));
         }
         let request = Argument::Pointer("request".to_owned());
-        if [ISSUE, COMPLETE].contains(&hook) && self.arguments(hook).first() != Some(&request) {
+        if [INSERT, ISSUE, COMPLETE].contains(&hook)
+            && self.arguments(hook).first() != Some(&request)
+        {
             return Some(format!(
                 "this kernel's tracepoint {hook} does not begin with the request"
             ));

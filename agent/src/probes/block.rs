@@ -20,7 +20,7 @@ pub(super) const SPEC: Spec = Spec {
     name: "block",
     doc: "Latency in the queue and on the device, size and errors of block I/O by device, kind and unit",
     level: 2,
-    programs: &["block_rq_complete", "block_rq_issue"],
+    programs: &["block_rq_complete", "block_rq_issue", "block_rq_insert"],
     open,
 };
 

@@ -16,7 +16,7 @@ const WRITES: u64 = 4_000;
 /// Knows what the tool knows: how long requests took, by device.
 const LATENCY: &[&str] = &["block_rq_complete"];
 /// Knows also queue and service time apart and whose the requests were.
-const WHOLE: &[&str] = &["block_rq_issue", "block_rq_complete"];
+const WHOLE: &[&str] = &["block_rq_insert", "block_rq_issue", "block_rq_complete"];
 
 pub(super) fn run(_: &Options, stop: &Stop) -> Result<Vec<Row>> {
     let loader = accounting::build_loader()?;
