@@ -79,6 +79,16 @@ pub(crate) enum Command {
     /// Asks the agent on this host, over its socket.
     #[command(subcommand, arg_required_else_help = true)]
     Local(Local),
+    /// Scores tables of numbers (CSV) with the very scorer of the agent.
+    ///
+    /// The first line may name the columns. A column called timestamp, time, date, datetime
+    /// or ts is the time: 2026-01-31 23:59:58 (UTC), RFC 3339, or seconds or milliseconds
+    /// since 1970. All others are metrics; an empty cell is a missing value. One metric is
+    /// watched for onsets, and `timestamp,value,anomaly_score,alarm` is written for each
+    /// row; several are watched together, and `anomaly_score,alarm` is written. Scores are
+    /// in 0..1, and 0 while there is not enough history; each depends on its row and earlier
+    /// ones alone. Rows are read one at a time: files of any size can be scored.
+    Score(Score),
     /// Prints the completion script for a shell.
     Completion(Completion),
     /// Prints the version.
@@ -216,6 +226,25 @@ pub(crate) struct Attest {
     /// the kernel's log.
     #[arg(long)]
     pub(crate) disruptive: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Score {
+    /// Tables to score, each by itself; `-`, or none, is standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Learns from this table first, without output: what came before.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) train: Option<PathBuf>,
+    /// Where scores are written: a file, or a folder for files of the same names.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// How far apart rows are; by default as far as the first ones say, or a minute.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) interval: Option<Duration>,
+    /// Prints the score from which on a row is an alarm, and ends.
+    #[arg(long)]
+    pub(crate) show_threshold: bool,
 }
 
 #[derive(Debug, Args)]

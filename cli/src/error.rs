@@ -55,6 +55,8 @@ pub(crate) enum Error {
     Json(#[source] serde_json::Error),
     #[error("{0} of the things above cost this host signals")]
     Missing(usize),
+    #[error("{0}")]
+    Score(String),
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -104,6 +106,7 @@ impl Error {
             Self::Output(_) => "Check that the place it is redirected to has room.",
             Self::Json(_) => "Leave out --json to see the answer as a table.",
             Self::Missing(_) => "Each says by what remedy they can be had.",
+            Self::Score(_) => "See `holdfast help score` for the tables that can be read.",
             Self::Runtime(_) => "Check the limits on open files and memory of this shell.",
         }
     }

@@ -23,6 +23,7 @@ mod measure;
 mod output;
 mod probes;
 mod rows;
+mod score;
 mod series;
 mod signals;
 mod sparkline;
@@ -96,6 +97,7 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Completion(options) => completion::run(&mut output, &options),
         Command::Version => version::run(&mut output),
         Command::ExitCodes => exit_codes::run(&mut output),
+        Command::Score(options) => score::run(&mut output, &options),
         Command::Hosts => hosts::run(&mut collector(&global).await?, &mut output).await,
         Command::Host(options) => {
             host::run(&mut collector(&global).await?, &mut output, &options).await

@@ -113,6 +113,11 @@ impl Output {
         self.write(&line)
     }
 
+    /// Where the answer goes, for long ones.
+    pub(crate) fn writer(&mut self) -> &mut dyn Write {
+        &mut *self.writer
+    }
+
     /// Prints text as it is.
     pub(crate) fn write(&mut self, text: &str) -> Result<(), Error> {
         self.writer

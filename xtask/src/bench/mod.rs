@@ -11,8 +11,11 @@ mod idle;
 mod peers;
 mod process;
 mod run_queue;
+mod scoring;
 mod signals;
 mod units;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -35,6 +38,18 @@ pub(crate) struct Args {
     /// How many runs, where the measurement goes by runs
     #[arg(long, value_name = "N")]
     runs: Option<u64>,
+    /// Labelled data, for `scoring`: folders nab, smd and asd
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The programs that score scores, for `scoring`
+    #[arg(long, value_name = "DIR")]
+    tools: Option<PathBuf>,
+    /// The Python that runs them
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: PathBuf,
+    /// Measure other detectors, too, for `scoring`: ref, ewma, iforest, kmeans, hst, rrcf
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    beside: Vec<String>,
     /// Install the programs that are measured beside ours, with apt
     #[arg(long)]
     install_peers: bool,
@@ -74,6 +89,11 @@ const BENCHES: &[Bench] = &[
         run: signals::run,
     },
     Bench {
+        name: "scoring",
+        help: "how good scores are on labelled data (--data, --tools), and what one costs",
+        run: scoring::run,
+    },
+    Bench {
         name: "block",
         help: "what watching block I/O costs a write, beside biolatency (a minute, root)",
         run: block_io::run,
@@ -86,15 +106,28 @@ pub(crate) struct Options {
     pub(crate) seconds: Option<u64>,
     /// How many runs, when the person said so.
     pub(crate) runs: Option<u64>,
+    /// Labelled data and the programs that score scores.
+    pub(crate) labelled: Option<Labelled>,
 }
 
-/// One number. Each target is an upper limit.
+/// Where labelled data is, and what judges scores on it.
+pub(crate) struct Labelled {
+    pub(crate) data: PathBuf,
+    pub(crate) tools: PathBuf,
+    pub(crate) python: PathBuf,
+    /// Other detectors to measure.
+    pub(crate) beside: Vec<String>,
+}
+
+/// One number. A target is an upper limit unless [`at_least`](Row::at_least) says so.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Row {
     name: String,
     value: f64,
     unit: &'static str,
     target: Option<f64>,
+    /// The target is a lower limit.
+    lower: bool,
     /// Whether the target is met; null without one.
     ok: Option<bool>,
 }
@@ -102,12 +135,17 @@ pub(crate) struct Row {
 impl Row {
     /// A number to know.
     pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, target: None, ok: None }
+        Self { name: name.into(), value, unit, target: None, lower: false, ok: None }
     }
 
     /// A number that shall be at most `target`.
     pub(crate) fn at_most(self, target: f64) -> Self {
         Self { target: Some(target), ok: Some(self.value <= target), ..self }
+    }
+
+    /// A number that shall be at least `target`.
+    pub(crate) fn at_least(self, target: f64) -> Self {
+        Self { target: Some(target), lower: true, ok: Some(self.value >= target), ..self }
     }
 }
 
@@ -124,7 +162,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.install_peers {
         peers::install()?;
     }
-    let rows = (bench.run)(&Options { seconds: args.seconds, runs: args.runs }, &Stop::listen()?)?;
+    let labelled = args.data.clone().zip(args.tools.clone()).map(|(data, tools)| Labelled {
+        data,
+        tools,
+        python: args.python.clone(),
+        beside: args.beside.clone(),
+    });
+    let options = Options { seconds: args.seconds, runs: args.runs, labelled };
+    let rows = (bench.run)(&options, &Stop::listen()?)?;
     if args.json {
         let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
         println!("[\n{}\n]", lines?.join(",\n"));
@@ -141,7 +186,9 @@ fn table(rows: &[Row]) -> String {
     };
     let mut text = line("NAME", "VALUE", "UNIT", "TARGET", "MET");
     for row in rows {
-        let target = row.target.map_or(String::new(), |target| format!("≤ {}", number(target)));
+        let sign = if row.lower { '≥' } else { '≤' };
+        let target =
+            row.target.map_or(String::new(), |target| format!("{sign} {}", number(target)));
         let ok = row.ok.map_or("", |ok| if ok { "yes" } else { "no" });
         text += &line(&row.name, &number(row.value), row.unit, &target, ok);
     }

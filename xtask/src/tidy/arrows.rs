@@ -6,10 +6,11 @@ use super::{Complaint, File};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("proto", &[]),
+    ("scorer", &["holdfast-core"]),
     ("agent-ebpf", &[]),
     ("agent", &["holdfast-core", "holdfast-proto", "holdfast-agent-ebpf"]),
     ("collector", &["holdfast-core", "holdfast-proto"]),
-    ("cli", &["holdfast-core", "holdfast-proto"]),
+    ("cli", &["holdfast-core", "holdfast-proto", "holdfast-scorer"]),
     ("packaging/manuals", &["holdfast-agent", "holdfast-collector", "holdfast-cli"]),
     ("xtask", &["holdfast-core"]),
     ("fuzz", &["holdfast-agent"]),
@@ -35,6 +36,7 @@ const PURE: &[&str] = &[
     "agent-ebpf/src/lib.rs",
     "proto/src/histogram.rs",
     "proto/src/limits.rs",
+    "scorer/src/",
 ];
 
 /// What touches the world. The clocks of `core` are among it: a pure part takes

@@ -1,0 +1,227 @@
+//! What is usual for one metric, over a month, two days and an hour.
+
+use crate::rate::Rate;
+use crate::season::{Hour, Season};
+
+/// Deviations beyond this say no more than this.
+pub const CAP: f32 = 50.0;
+/// Share of a metric's range that always counts as its usual deviation: a metric that
+/// hardly ever moved would make much of nothing.
+const FLOOR: f64 = 1e-3;
+/// The season is believed when what it leaves unexplained is less than this share.
+const SEASON_HELPS: f64 = 0.8;
+
+/// How far a sample is from what is usual, in usual deviations, signed and within
+/// plus and minus [`CAP`].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Residuals {
+    /// From the mean of a month, with the hour of the day where that helps.
+    pub long: f32,
+    /// From the mean of two days, in the same way.
+    pub short: f32,
+    /// From the mean of an hour.
+    pub fast: f32,
+}
+
+/// How fast the three baselines of a group forget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    long: Rate,
+    short: Rate,
+    fast: Rate,
+}
+
+/// The rates for one row.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
+    long: f64,
+    short: f64,
+    fast: f64,
+    /// There have been days enough to judge whether the season helps.
+    season: bool,
+}
+
+impl Weights {
+    /// Of the month and of the two days.
+    pub(crate) fn long_and_short(&self) -> (f64, f64) {
+        (self.long, self.short)
+    }
+}
+
+const DAY_SECONDS: f64 = 86_400.0;
+
+impl Rates {
+    /// For samples that come every so many seconds.
+    #[must_use]
+    pub fn new(interval_seconds: f64) -> Self {
+        let days = |days: f64| Rate::of_half_life(days * DAY_SECONDS / interval_seconds);
+        Self { long: days(30.0), short: days(2.0), fast: days(1.0 / 24.0) }
+    }
+
+    /// After `seen` other rows.
+    #[must_use]
+    pub fn after(&self, seen: u64, season: bool) -> Weights {
+        Weights {
+            long: self.long.after(seen),
+            short: self.short.after(seen),
+            fast: self.fast.after(seen),
+            season,
+        }
+    }
+}
+
+/// An exponentially weighted mean, and the variance around it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Running {
+    /// The mean.
+    pub mean: f64,
+    /// Mean square of the difference from the mean of before.
+    pub variance: f64,
+}
+
+impl Running {
+    /// Takes in `value` with weight `w`; its difference from the mean of before.
+    pub fn push(&mut self, value: f64, w: f64) -> f64 {
+        let difference = value - self.mean;
+        self.mean += w * difference;
+        self.variance = (1.0 - w) * (self.variance + w * difference * difference);
+        difference
+    }
+}
+
+/// One metric's past.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    pub(crate) seen: bool,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) long: Running,
+    pub(crate) short: Running,
+    /// Mean of an hour; its usual error is remembered for as long as the long one's.
+    pub(crate) fast: Running,
+    pub(crate) season: Season,
+    /// Variance of what the season leaves of the long residual.
+    pub(crate) seasonal_variance: f64,
+    /// What the season leaves, against its own two days.
+    pub(crate) seasonal_short: Running,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self {
+            seen: false,
+            low: 0.0,
+            high: 0.0,
+            long: Running::default(),
+            short: Running::default(),
+            fast: Running::default(),
+            season: Season::default(),
+            seasonal_variance: 0.0,
+            seasonal_short: Running::default(),
+        }
+    }
+}
+
+impl Baseline {
+    /// How unusual `value` is; then it becomes a part of the past. `None` for what is no
+    /// number, which changes nothing.
+    pub fn push(&mut self, value: f64, hour: &Hour, weights: &Weights) -> Option<Residuals> {
+        // Differences and squares of larger ones would not be finite.
+        if !value.is_finite() || value.abs() > 1e150 {
+            return None;
+        }
+        if !self.seen {
+            *self = Self { seen: true, low: value, high: value, ..Self::default() };
+            (self.long.mean, self.short.mean, self.fast.mean) = (value, value, value);
+        }
+        (self.low, self.high) = (self.low.min(value), self.high.max(value));
+        let floor = FLOOR * (self.high - self.low);
+        let (long, short, fast) =
+            (value - self.long.mean, value - self.short.mean, value - self.fast.mean);
+        let unexplained = long - f64::from(self.season.usual(hour));
+        let unexplained_short = unexplained - self.seasonal_short.mean;
+        let seasonal = weights.season && self.seasonal_variance < SEASON_HELPS * self.long.variance;
+        let (l, s) = if seasonal {
+            (
+                scaled(unexplained, self.seasonal_variance, floor),
+                scaled(unexplained_short, self.seasonal_short.variance, floor),
+            )
+        } else {
+            (scaled(long, self.long.variance, floor), scaled(short, self.short.variance, floor))
+        };
+        let residuals =
+            Residuals { long: l, short: s, fast: scaled(fast, self.fast.variance, floor) };
+
+        self.long.push(value, weights.long);
+        self.short.push(value, weights.short);
+        self.fast.mean += weights.fast * fast;
+        let w = weights.long;
+        self.fast.variance = (1.0 - w) * (self.fast.variance + w * fast * fast);
+        self.seasonal_variance =
+            (1.0 - w) * (self.seasonal_variance + w * unexplained * unexplained);
+        self.seasonal_short.push(unexplained, weights.short);
+        self.season.learn(hour, long as f32);
+        Some(residuals)
+    }
+
+    /// What is usual now: the mean of two days.
+    #[must_use]
+    pub fn usual(&self) -> f64 {
+        self.short.mean
+    }
+}
+
+/// A difference in usual deviations. Where there never was one, any is as loud as can be.
+pub(crate) fn scaled(difference: f64, variance: f64, floor: f64) -> f32 {
+    let usual = variance.max(0.0).sqrt() + floor;
+    if difference == 0.0 {
+        return 0.0;
+    }
+    let ratio = (difference / usual) as f32;
+    if ratio.is_nan() { 0.0 } else { ratio.clamp(-CAP, CAP) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::season::Clock;
+
+    fn run(values: impl IntoIterator<Item = f64>) -> Vec<Option<Residuals>> {
+        let (rates, mut clock, mut baseline) =
+            (Rates::new(60.0), Clock::new(60.0), Baseline::default());
+        let score = |(n, value): (usize, f64)| {
+            let hour = clock.at(n as f64 * 60.0);
+            baseline.push(value, &hour, &rates.after(n as u64, n > 2_880))
+        };
+        values.into_iter().enumerate().map(score).collect()
+    }
+
+    #[test]
+    fn a_flat_metric_is_never_unusual_and_its_first_step_is_for_a_while() {
+        let flat = run(std::iter::repeat_n(5.0, 1000));
+        assert!(flat.iter().all(|r| *r == Some(Residuals::default())));
+        let step = run((0..20_000).map(|n| if n < 1000 { 5.0 } else { 6.0 }));
+        let at = |n: usize| step.get(n).copied().flatten().unwrap_or_default();
+        assert!(at(1000).fast >= 49.0, "{:?}", at(1000));
+        assert!(at(1200).fast < 5.0 && at(19_999).long < 3.0, "{:?}", at(19_999));
+    }
+
+    #[test]
+    fn units_of_measure_do_not_matter() {
+        let noise = |n: u32| f64::from(n.wrapping_mul(2_654_435_761) >> 16);
+        let raw = run((0..3000).map(noise));
+        let other = run((0..3000).map(|n| noise(n) * 1024.0 + 4096.0));
+        for (a, b) in raw.iter().flatten().zip(other.iter().flatten()) {
+            assert!(
+                (a.long - b.long).abs() < 1e-3 && (a.fast - b.fast).abs() < 1e-3,
+                "{a:?} {b:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_changes_nothing() {
+        let with = run([1.0, 2.0, f64::NAN, f64::INFINITY, 1e200, 3.0]);
+        assert_eq!(with.iter().filter(|r| r.is_none()).count(), 3);
+    }
+}

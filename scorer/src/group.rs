@@ -1,0 +1,304 @@
+//! The metrics of one host or unit together: one score for a row of them.
+
+use crate::baseline::{Baseline, CAP, Rates, Running, scaled};
+use crate::forest::{Forest, Reservoir};
+use crate::rate::Rate;
+use crate::season::Clock;
+use crate::squash;
+use crate::subspace::Subspace;
+use crate::tail::{Shape, Tail};
+
+/// The loudest metrics that count: the mean of the means of so many.
+const LOUDEST: [usize; 2] = [3, 6];
+/// Half-life of the score, in rows: one row alone is no fault.
+const SMOOTH_ROWS: f64 = 2.0;
+/// Rows before a deviation is believed.
+const FIRST_ROWS: u64 = 30;
+/// Rows before the common movements are learnt, and before what they leave is believed.
+const SUBSPACE_ROWS: u64 = 100;
+const LEFT_ROWS: u64 = 130;
+/// Deviations enter the common movements no further than this.
+const SUBSPACE_CAP: f32 = 10.0;
+/// Deviations, added up, and decades that are loud together.
+const LOUD_DEVIATIONS: f64 = 12.0;
+const LOUD_DECADES: f64 = 2.0;
+/// How loud both must be for an alarm.
+const ALARM: f64 = 1.6;
+/// What the forest's oddity counts for, in deviations. On raw values it would earn none:
+/// see `docs/measurements.md`.
+const FOREST_WEIGHT: f64 = 15.0;
+/// Days between two forests.
+const FOREST_DAYS: f64 = 7.0;
+const DAY_SECONDS: f64 = 86_400.0;
+/// History before the hour of the day is judged, and before anything is scored.
+const SEASON_DAYS: f64 = 2.0;
+const LEARNING_DAYS: f64 = 0.25;
+const MEMORY_DAYS: f64 = 30.0;
+
+/// One metric of a group.
+#[derive(Debug, Clone, Default)]
+struct Metric {
+    baseline: Baseline,
+    left: Left,
+}
+
+/// What the common movements usually leave of a metric.
+#[derive(Debug, Clone, Copy, Default)]
+struct Left {
+    low: f64,
+    high: f64,
+    long: Running,
+    short: Running,
+}
+
+/// What a row says about its group.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verdict {
+    /// In `0..1`; alarming from [`THRESHOLD`](crate::THRESHOLD) on. 0 while learning.
+    pub score: f64,
+    /// There is not enough history to score.
+    pub learning: bool,
+    /// The loudest metrics' deviations, added up and smoothed.
+    pub deviations: f64,
+    /// How rare that is on this host, in decades.
+    pub decades: f64,
+}
+
+/// Watches metrics together.
+#[derive(Debug, Clone)]
+pub struct Group {
+    metrics: Vec<Metric>,
+    subspace: Subspace,
+    rates: Rates,
+    clock: Clock,
+    tail: Tail,
+    shape: Shape,
+    smooth: Rate,
+    smoothed: f64,
+    rows: u64,
+    first_season_row: u64,
+    past: Reservoir,
+    forest: Option<Forest>,
+    /// From this row on a new forest is due.
+    forest_due: u64,
+    rows_per_forest: u64,
+    // Scratch, so that a row needs no memory of its own.
+    long: Vec<f32>,
+    used: Vec<f32>,
+    loudness: Vec<f32>,
+}
+
+impl Group {
+    /// Of so many metrics, in rows that come every so many seconds.
+    #[must_use]
+    pub fn new(metrics: usize, interval_seconds: f64) -> Self {
+        let interval = if interval_seconds.is_finite() {
+            interval_seconds.clamp(1e-3, DAY_SECONDS)
+        } else {
+            60.0
+        };
+        let rows = |days: f64| days * DAY_SECONDS / interval;
+        Self {
+            metrics: vec![Metric::default(); metrics],
+            subspace: Subspace::new(metrics),
+            rates: Rates::new(interval),
+            clock: Clock::new(interval),
+            tail: Tail::new(),
+            shape: Shape {
+                bulk: 0.9,
+                memory: rows(MEMORY_DAYS) as f32,
+                warm_up: rows(LEARNING_DAYS).max(100.0) as f32,
+            },
+            smooth: Rate::of_half_life(SMOOTH_ROWS),
+            smoothed: 0.0,
+            rows: 0,
+            first_season_row: rows(SEASON_DAYS) as u64,
+            past: Reservoir::new(metrics, rows(1.0)),
+            forest: None,
+            forest_due: rows(FOREST_DAYS) as u64,
+            rows_per_forest: (rows(FOREST_DAYS) as u64).max(1),
+            long: vec![0.0; metrics],
+            used: vec![0.0; metrics],
+            loudness: vec![0.0; metrics],
+        }
+    }
+
+    /// Scores a row of values taken at `seconds` since 1970; `NaN` where a metric was not
+    /// read. Values beyond the group's metrics are ignored, missing ones not read.
+    pub fn push(&mut self, seconds: f64, values: &[f64]) -> Verdict {
+        let hour = self.clock.at(seconds);
+        let weights = self.rates.after(self.rows, self.rows > self.first_season_row);
+        let early = self.rows < FIRST_ROWS;
+        for (n, metric) in self.metrics.iter_mut().enumerate() {
+            let value = values.get(n).copied().unwrap_or(f64::NAN);
+            let residuals = metric.baseline.push(value, &hour, &weights);
+            let residuals = residuals.filter(|_| !early).unwrap_or_default();
+            let loud = residuals.long.abs() + residuals.short.abs() + residuals.fast.abs();
+            put(&mut self.loudness, n, loud);
+            put(&mut self.long, n, residuals.long.clamp(-SUBSPACE_CAP, SUBSPACE_CAP));
+        }
+        self.add_what_is_left();
+        let oddity = self.forest.as_ref().map_or(0.0, |forest| forest.oddity(&self.loudness));
+        self.past.push(&self.loudness);
+        let raw = loudest(&self.loudness) + FOREST_WEIGHT * f64::from(oddity);
+        self.smoothed += self.smooth.settled() * (raw - self.smoothed);
+        let learning = self.tail.is_learning(&self.shape);
+        let decades = f64::from(self.tail.push(self.smoothed as f32, &self.shape));
+        self.rows += 1;
+        let both = (self.smoothed / LOUD_DEVIATIONS * decades / LOUD_DECADES).sqrt();
+        let score = if learning { 0.0 } else { squash(both / ALARM) };
+        Verdict { score, learning, deviations: self.smoothed, decades }
+    }
+
+    /// Adds how unusual each metric is without what all do together.
+    fn add_what_is_left(&mut self) {
+        self.used.copy_from_slice(&self.long);
+        self.subspace.reduce(&mut self.used);
+        let weights = self.rates.after(self.rows, false);
+        let (w_long, w_short) = weights.long_and_short();
+        let early = self.rows < LEFT_ROWS;
+        for (n, metric) in self.metrics.iter_mut().enumerate() {
+            let value = f64::from(self.used.get(n).copied().unwrap_or(0.0));
+            let left = &mut metric.left;
+            (left.low, left.high) = (left.low.min(value), left.high.max(value));
+            let floor = 1e-3 * (left.high - left.low);
+            let long = scaled(value - left.long.mean, left.long.variance, floor);
+            let short = scaled(value - left.short.mean, left.short.variance, floor);
+            left.long.push(value, w_long);
+            left.short.push(value, w_short);
+            if !early && let Some(loudness) = self.loudness.get_mut(n) {
+                *loudness += long.abs() + short.abs();
+            }
+        }
+        if self.rows >= SUBSPACE_ROWS {
+            let w = self.rates.after(self.rows - SUBSPACE_ROWS + 1, false).long_and_short().0;
+            self.subspace.learn(&mut self.long, w as f32);
+        }
+    }
+
+    /// The past from which a new forest is to be grown with [`Forest::grow`], and the
+    /// version that it gets; `None` while none is due. To be asked after each row.
+    #[must_use]
+    pub fn forest_due(&self) -> Option<(&Reservoir, u32)> {
+        let version = self.forest.as_ref().map_or(1, |forest| forest.version.wrapping_add(1));
+        (self.rows >= self.forest_due && self.past.is_enough()).then_some((&self.past, version))
+    }
+
+    /// Uses a new forest from now on.
+    pub fn plant(&mut self, forest: Forest) {
+        self.forest = Some(forest);
+        self.forest_due = self.rows.saturating_add(self.rows_per_forest);
+    }
+
+    /// How loud each metric was in the last row: usual deviations, added up over five ways
+    /// to look at it.
+    #[must_use]
+    pub fn loudness(&self) -> &[f32] {
+        &self.loudness
+    }
+
+    /// What is usual for metric `n`; `None` before its first value.
+    #[must_use]
+    pub fn usual(&self, n: usize) -> Option<f64> {
+        self.metrics.get(n).filter(|metric| metric.baseline.seen).map(|m| m.baseline.usual())
+    }
+
+    /// Bytes that each metric adds to a group, without the forest.
+    #[must_use]
+    pub fn bytes_per_metric() -> usize {
+        size_of::<Metric>() + (3 + crate::subspace::COMPONENTS) * size_of::<f32>()
+    }
+
+    /// Bytes that the group takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of_floats = self.long.len() + self.used.len() + self.loudness.len();
+        let of_directions = crate::subspace::COMPONENTS * self.metrics.len();
+        size_of::<Self>()
+            + self.metrics.len() * size_of::<Metric>()
+            + (of_floats + of_directions) * size_of::<f32>()
+            + self.past.bytes()
+            + self.forest.as_ref().map_or(0, Forest::bytes)
+    }
+}
+
+fn put(values: &mut [f32], n: usize, value: f32) {
+    if let Some(place) = values.get_mut(n) {
+        *place = value;
+    }
+}
+
+/// The mean of the means of the [`LOUDEST`]; of fewer where there are not so many.
+fn loudest(loudness: &[f32]) -> f64 {
+    const MOST: usize = LOUDEST[1];
+    let mut top = [0.0_f32; MOST];
+    for value in loudness {
+        let mut value = value.min(5.0 * CAP);
+        for place in &mut top {
+            if value > *place {
+                std::mem::swap(place, &mut value);
+            }
+        }
+    }
+    let mean = |count: usize| {
+        let count = count.min(loudness.len()).max(1);
+        top.iter().take(count).map(|v| f64::from(*v)).sum::<f64>() / count as f64
+    };
+    LOUDEST.map(mean).iter().sum::<f64>() / LOUDEST.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: u64, metric: u64) -> f64 {
+        let mut x = (n * 31 + metric + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x ^= x >> 29;
+        x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (x >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn row(n: u64) -> [f64; 6] {
+        std::array::from_fn(|metric| noise(n, metric as u64))
+    }
+
+    #[test]
+    fn a_fault_is_seen_and_named_and_quiet_is_quiet() {
+        let mut group = Group::new(6, 60.0);
+        let mut false_rows = 0;
+        for n in 0..8_000 {
+            let verdict = group.push(n as f64 * 60.0, &row(n));
+            assert!(verdict.learning == (n < 360), "{n}");
+            false_rows += u32::from(verdict.score >= crate::THRESHOLD);
+        }
+        assert!(false_rows < 20, "{false_rows}");
+        let mut seen = 0.0_f64;
+        for n in 8_000..8_010 {
+            let mut values = row(n);
+            values[4] += 10.0;
+            seen = seen.max(group.push(n as f64 * 60.0, &values).score);
+        }
+        assert!(seen >= crate::THRESHOLD, "{seen}");
+        let loudest = group.loudness().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        assert_eq!(loudest.map(|(n, _)| n), Some(4));
+    }
+
+    #[test]
+    fn rows_of_any_width_and_no_numbers_are_taken() {
+        let mut group = Group::new(3, f64::NAN);
+        for n in 0..2_000 {
+            let values = [f64::NAN, f64::INFINITY, 1.0, 7.0];
+            let verdict = group.push(n as f64, values.get(..n % 5).unwrap_or(&values));
+            assert!((0.0..1.0).contains(&verdict.score));
+        }
+        assert!(Group::new(0, 1.0).push(0.0, &[]).score == 0.0);
+    }
+
+    #[test]
+    fn the_loudest_are_averaged() {
+        assert_eq!(loudest(&[]), 0.0);
+        assert_eq!(loudest(&[6.0]), 6.0);
+        let expected = f64::midpoint(4.0, 3.0);
+        assert!((loudest(&[1.0, 2.0, 3.0, 4.0, 5.0]) - expected).abs() < 1e-6);
+    }
+}

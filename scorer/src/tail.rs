@@ -1,0 +1,209 @@
+//! How rare is a value, judged by the values before it?
+//!
+//! A running quantile separates the bulk from the tail, and a Generalised Pareto
+//! distribution, fitted by the method of moments (Hosking and Wallis 1987), tells how
+//! far out in the tail a value lies. After SPOT (Siffer et al., KDD 2017), with moments
+//! in place of likelihood as in FluxEV (Li et al., WSDM 2021): constant time and memory.
+
+/// The running tail of one stream of values that are not negative.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tail {
+    quantile: f32,
+    /// Sum of what lay above the quantile, of its squares, and how many there were.
+    excess: f32,
+    squares: f32,
+    above: f32,
+    total: f32,
+    /// The largest of the first values, from which all the others begin.
+    first: Option<Box<First>>,
+}
+
+/// Values that are looked at together before anything else: a quantile that is found one
+/// value at a time is far off for too long.
+const FIRST: usize = 200;
+/// How many of them are kept: the tail has no larger share.
+const LARGEST: usize = FIRST / 10 + 1;
+/// In falling order.
+type First = [f32; LARGEST];
+
+/// What is the tail, and how long it is remembered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Share of the values that is not the tail; nine tenths or more.
+    pub bulk: f32,
+    /// How many values are remembered; older ones fade.
+    pub memory: f32,
+    /// How many values it takes before anything is said.
+    pub warm_up: f32,
+}
+
+/// Weight of what is assumed about the tail before anything is known, in values.
+const PRIOR: f32 = 1.0;
+/// No value is rarer than this many decades: nobody has seen so many values.
+pub const CAP: f32 = 30.0;
+
+impl Tail {
+    /// Knows nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        let first = Some(Box::new([0.0; LARGEST]));
+        Self { quantile: 0.0, excess: 0.0, squares: 0.0, above: 0.0, total: 0.0, first }
+    }
+
+    /// The decades of `value`: minus the decimal logarithm of the share of earlier values
+    /// that were as large. 0 during warm-up; within the bulk it grows evenly with the
+    /// value. Then `value` is one of the earlier ones.
+    pub fn push(&mut self, value: f32, shape: &Shape) -> f32 {
+        // So large that it is out of the question, and its square is still a number.
+        let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { return 0.0 };
+        let decades = if self.is_learning(shape) { 0.0 } else { self.decades(value, shape) };
+        self.learn(value, shape);
+        decades
+    }
+
+    fn decades(&self, value: f32, shape: &Shape) -> f32 {
+        let u = self.quantile;
+        if value <= u {
+            return -(1.0 - shape.bulk).log10() * value / u.max(f32::MIN_POSITIVE);
+        }
+        let (excess, count) = (value - u, self.above + PRIOR);
+        let mean = (self.excess + 0.1 * u) / count;
+        let variance = ((self.squares + 0.02 * u * u) / count - mean * mean).max(0.0);
+        let ratio = mean * mean / variance.max(f32::MIN_POSITIVE);
+        // Lighter than exponential is not believed, heavier than this has no variance.
+        let xi = (0.5 * (1.0 - ratio)).clamp(0.0, 0.5);
+        let ln_tail = if xi < 1e-3 {
+            -excess / mean.max(f32::MIN_POSITIVE)
+        } else {
+            let sigma = 0.5 * mean * (1.0 + ratio);
+            -(xi * excess / sigma.max(f32::MIN_POSITIVE)).ln_1p() / xi
+        };
+        let ln_above = (count / (self.total + PRIOR)).min(1.0).ln();
+        (-(ln_above + ln_tail) * std::f32::consts::LOG10_E).clamp(0.0, CAP)
+    }
+
+    fn learn(&mut self, value: f32, shape: &Shape) {
+        self.total += 1.0;
+        if let Some(largest) = &mut self.first {
+            let mut value = value;
+            for place in largest.iter_mut() {
+                if value > *place {
+                    std::mem::swap(place, &mut value);
+                }
+            }
+            if self.total >= FIRST as f32 {
+                self.begin(shape);
+            }
+            return;
+        }
+        let is_above = value > self.quantile;
+        // Stochastic approximation in proportion to the quantile itself, so that it does
+        // not matter what the values are measured in.
+        let step = 4.0 / (self.total + 50.0).min(shape.memory);
+        let tail = 1.0 - shape.bulk;
+        let target = if is_above { 1.0 - tail } else { -tail };
+        if self.quantile > 0.0 {
+            self.quantile *= 1.0 + step * target;
+        } else if is_above {
+            self.quantile = value * step;
+        }
+        if value > self.quantile {
+            self.add(value - self.quantile);
+        }
+        if self.total > shape.memory {
+            let keep = shape.memory / (shape.memory + 1.0);
+            self.total *= keep;
+            self.excess *= keep;
+            self.squares *= keep;
+            self.above *= keep;
+        }
+    }
+
+    /// Begins with the quantile of the first values.
+    fn begin(&mut self, shape: &Shape) {
+        let Some(largest) = self.first.take() else { return };
+        let place = ((1.0 - shape.bulk) * FIRST as f32) as usize;
+        self.quantile = largest.get(place).or(largest.last()).copied().unwrap_or(0.0);
+        let quantile = self.quantile;
+        largest.iter().filter(|value| **value > quantile).for_each(|v| self.add(v - quantile));
+    }
+
+    fn add(&mut self, excess: f32) {
+        self.excess += excess;
+        self.squares += excess * excess;
+        self.above += 1.0;
+    }
+
+    /// Whether too little is known to say anything.
+    #[must_use]
+    pub fn is_learning(&self, shape: &Shape) -> bool {
+        self.first.is_some() || self.total < shape.warm_up
+    }
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { bulk: 0.95, memory: 100_000.0, warm_up: 500.0 };
+
+    /// Pseudo-random numbers in `0..1`, the same in each run.
+    fn uniform() -> impl FnMut() -> f64 {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        }
+    }
+
+    /// Share of values that were said to be rarer than one in a thousand.
+    fn share_over_three(mut value: impl FnMut(f64) -> f64) -> f64 {
+        let (mut tail, mut uniform) = (Tail::new(), uniform());
+        let mut loud = 0;
+        for n in 0..200_000 {
+            let decades = tail.push(value(uniform()) as f32, &SHAPE);
+            loud += i32::from(n >= 20_000 && decades >= 3.0);
+        }
+        f64::from(loud) / 180_000.0
+    }
+
+    #[test]
+    fn decades_are_what_they_say() {
+        let exponential = share_over_three(|u| -(1.0 - u).ln());
+        let uniform = share_over_three(|u| u);
+        let heavy = share_over_three(|u| (1.0 - u).powf(-0.3) - 1.0);
+        for (name, share) in [("exponential", exponential), ("heavy", heavy)] {
+            assert!((0.0005..0.002).contains(&share), "{name}: {share}");
+        }
+        assert!(uniform <= 0.001, "a tail that ends is not overrated: {uniform}");
+    }
+
+    #[test]
+    fn units_of_measure_do_not_matter() {
+        let (mut small, mut large, mut uniform) = (Tail::new(), Tail::new(), uniform());
+        for _ in 0..5_000 {
+            let value = uniform() as f32;
+            let (a, b) = (small.push(value, &SHAPE), large.push(value * 1024.0, &SHAPE));
+            assert!((a - b).abs() < 1e-3, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn nothing_strange_comes_of_strange_values() {
+        let mut tail = Tail::new();
+        for value in [0.0, f32::NAN, f32::INFINITY, -5.0, f32::MAX, f32::MIN_POSITIVE, 1.0] {
+            for _ in 0..400 {
+                let decades = tail.push(value, &SHAPE);
+                assert!((0.0..=CAP).contains(&decades), "{value}: {decades}");
+            }
+        }
+    }
+}
