@@ -69,6 +69,20 @@ impl Measure {
     }
 }
 
+/// What the scorer makes of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scoring {
+    /// It is compared with its own past.
+    Scored,
+    /// It is shown, and never judged: totals, parts of other signals, and what those tell
+    /// sooner.
+    Context,
+    /// One of them is a fact of its own, told as an event or a condition; its past says
+    /// nothing about it.
+    Rule,
+}
+
 /// Position of a signal in [`SIGNALS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignalId(u16);
@@ -113,6 +127,8 @@ pub struct Signal {
     pub probe: &'static str,
     /// What it means, in one sentence.
     pub help: &'static str,
+    /// What the scorer makes of it.
+    pub scoring: Scoring,
 }
 
 impl Signal {
@@ -121,12 +137,22 @@ impl Signal {
     }
 }
 
+macro_rules! scoring {
+    () => {
+        Scoring::Scored
+    };
+    ($scoring:ident) => {
+        Scoring::$scoring
+    };
+}
+
 macro_rules! catalogue {
-    ($($id:ident = $name:literal, $kind:ident, $measure:ident, $owner:ident, $probe:literal, $help:literal;)+) => {
-        /// The catalogue. Adding a signal is adding one row.
+    ($($id:ident = $name:literal, $kind:ident, $measure:ident, $owner:ident, $probe:literal, $help:literal $(, $scoring:ident)?;)+) => {
+        /// The catalogue. Adding a signal is adding one row; one whose row does not say what
+        /// the scorer makes of it is scored.
         pub const SIGNALS: &[Signal] = &[$(Signal {
             name: $name, kind: Kind::$kind, measure: Measure::$measure, owner: Owner::$owner,
-            probe: $probe, help: $help,
+            probe: $probe, help: $help, scoring: scoring!($($scoring)?),
         },)+];
         #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "counts the rows at compile time")]
         #[repr(u16)]
@@ -141,52 +167,52 @@ catalogue! {
     UNIT_RUN_QUEUE = "cpu.run_queue.latency", Histogram, Nanoseconds, Unit, "sched", "Time the unit's runnable tasks waited for a CPU";
     HOST_ON_CPU = "cpu.on_cpu.time", Counter, Nanoseconds, Host, "sched", "CPU time of all tasks, idle task excluded, measured at context switches";
     UNIT_ON_CPU = "cpu.on_cpu.time", Counter, Nanoseconds, Unit, "sched", "CPU time of the unit's tasks, measured at context switches";
-    HOST_OFF_CPU = "cpu.off_cpu.time", Counter, Nanoseconds, Host, "sched", "Time all tasks were off the CPU, asleep or waiting for one, charged when they get a CPU again";
-    UNIT_OFF_CPU = "cpu.off_cpu.time", Counter, Nanoseconds, Unit, "sched", "Time the unit's tasks were off the CPU, asleep or waiting for one, charged when they get a CPU again";
+    HOST_OFF_CPU = "cpu.off_cpu.time", Counter, Nanoseconds, Host, "sched", "Time all tasks were off the CPU, asleep or waiting for one, charged when they get a CPU again", Context;
+    UNIT_OFF_CPU = "cpu.off_cpu.time", Counter, Nanoseconds, Unit, "sched", "Time the unit's tasks were off the CPU, asleep or waiting for one, charged when they get a CPU again", Context;
     HOST_SWITCHES = "cpu.switches", Counter, Count, Host, "sched", "Context switches to a task other than the idle task";
-    UNIT_SWITCHES = "cpu.switches", Counter, Count, Unit, "sched", "Context switches to a task of the unit";
+    UNIT_SWITCHES = "cpu.switches", Counter, Count, Unit, "sched", "Context switches to a task of the unit", Context;
     HOST_INVOLUNTARY = "cpu.switches.involuntary", Counter, Count, Host, "sched", "Context switches away from a task that could have gone on";
     UNIT_INVOLUNTARY = "cpu.switches.involuntary", Counter, Count, Unit, "sched", "Context switches away from a task of the unit that could have gone on";
 
     // Interrupts.
     SOFTIRQ_TIME = "cpu.softirq.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts, hard ones that interrupt them taken off";
-    SOFTIRQ_COUNT = "cpu.softirq.count", Counter, Count, Host, "irq", "Deferred interrupts handled";
-    SOFTIRQ_HI = "cpu.softirq.hi.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for tasklets of high priority";
-    SOFTIRQ_TIMER = "cpu.softirq.timer.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for timers";
-    SOFTIRQ_NET_TX = "cpu.softirq.net_tx.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for the network's sending side";
+    SOFTIRQ_COUNT = "cpu.softirq.count", Counter, Count, Host, "irq", "Deferred interrupts handled", Context;
+    SOFTIRQ_HI = "cpu.softirq.hi.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for tasklets of high priority", Context;
+    SOFTIRQ_TIMER = "cpu.softirq.timer.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for timers", Context;
+    SOFTIRQ_NET_TX = "cpu.softirq.net_tx.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for the network's sending side", Context;
     SOFTIRQ_NET_RX = "cpu.softirq.net_rx.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for the network's receiving side";
     SOFTIRQ_BLOCK = "cpu.softirq.block.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for completed block I/O";
-    SOFTIRQ_IRQ_POLL = "cpu.softirq.irq_poll.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for polled block I/O";
-    SOFTIRQ_TASKLET = "cpu.softirq.tasklet.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for tasklets";
-    SOFTIRQ_SCHED = "cpu.softirq.sched.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for balancing load between CPUs";
-    SOFTIRQ_HRTIMER = "cpu.softirq.hrtimer.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for high-resolution timers";
-    SOFTIRQ_RCU = "cpu.softirq.rcu.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for freeing what readers no longer use (RCU)";
+    SOFTIRQ_IRQ_POLL = "cpu.softirq.irq_poll.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for polled block I/O", Context;
+    SOFTIRQ_TASKLET = "cpu.softirq.tasklet.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for tasklets", Context;
+    SOFTIRQ_SCHED = "cpu.softirq.sched.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for balancing load between CPUs", Context;
+    SOFTIRQ_HRTIMER = "cpu.softirq.hrtimer.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for high-resolution timers", Context;
+    SOFTIRQ_RCU = "cpu.softirq.rcu.time", Counter, Nanoseconds, Host, "irq", "CPU time in deferred interrupts for freeing what readers no longer use (RCU)", Context;
     HARDIRQ_TIME = "cpu.hardirq.time", Counter, Nanoseconds, Host, "irq", "CPU time in the handlers of devices' interrupts; the timer's and those between CPUs have none";
-    HARDIRQ_COUNT = "cpu.hardirq.count", Counter, Count, Host, "irq", "Handlers of devices' interrupts that ran";
+    HARDIRQ_COUNT = "cpu.hardirq.count", Counter, Count, Host, "irq", "Handlers of devices' interrupts that ran", Context;
 
     // CPU, from /proc.
     CPU_USER = "cpu.user.time", Counter, Nanoseconds, Host, "procfs", "CPU time in user mode, all CPUs (nice included)";
     CPU_SYSTEM = "cpu.system.time", Counter, Nanoseconds, Host, "procfs", "CPU time in the kernel, all CPUs";
-    CPU_IRQ = "cpu.irq.time", Counter, Nanoseconds, Host, "procfs", "CPU time in hard and soft interrupts, all CPUs";
+    CPU_IRQ = "cpu.irq.time", Counter, Nanoseconds, Host, "procfs", "CPU time in hard and soft interrupts, all CPUs", Context;
     CPU_IOWAIT = "cpu.iowait.time", Counter, Nanoseconds, Host, "procfs", "Idle CPU time while a task waited for disk";
     CPU_STEAL = "cpu.steal.time", Counter, Nanoseconds, Host, "procfs", "CPU time the hypervisor gave to others";
-    CPU_IDLE = "cpu.idle.time", Counter, Nanoseconds, Host, "procfs", "Idle CPU time, all CPUs";
-    CPU_LOAD = "cpu.load1", Gauge, Count, Host, "procfs", "Load average over one minute";
+    CPU_IDLE = "cpu.idle.time", Counter, Nanoseconds, Host, "procfs", "Idle CPU time, all CPUs", Context;
+    CPU_LOAD = "cpu.load1", Gauge, Count, Host, "procfs", "Load average over one minute", Context;
     CPU_RUNNABLE = "cpu.tasks.runnable", Gauge, Count, Host, "procfs", "Tasks running or waiting for a CPU";
     CPU_BLOCKED = "cpu.tasks.blocked", Gauge, Count, Host, "procfs", "Tasks in uninterruptible sleep, waiting for I/O";
-    PROC_SWITCHES = "cpu.context_switches", Counter, Count, Host, "procfs", "Context switches as the kernel counts them (idle task included)";
+    PROC_SWITCHES = "cpu.context_switches", Counter, Count, Host, "procfs", "Context switches as the kernel counts them (idle task included)", Context;
     PROC_FORKS = "process.forks", Counter, Count, Host, "procfs", "Processes and threads started";
 
     // Memory, from the kernel's reclaim and OOM hooks.
     HOST_RECLAIM = "memory.reclaim.latency", Histogram, Nanoseconds, Host, "reclaim", "Time tasks stalled to reclaim memory themselves (direct reclaim)";
     UNIT_RECLAIM = "memory.reclaim.latency", Histogram, Nanoseconds, Unit, "reclaim", "Time the unit's tasks stalled in direct reclaim";
-    HOST_OOM_KILLS = "memory.oom_kills", Counter, Count, Host, "oom", "Processes killed because memory ran out";
-    UNIT_OOM_KILLS = "memory.oom_kills", Counter, Count, Unit, "oom", "The unit's processes killed because memory ran out";
+    HOST_OOM_KILLS = "memory.oom_kills", Counter, Count, Host, "oom", "Processes killed because memory ran out", Rule;
+    UNIT_OOM_KILLS = "memory.oom_kills", Counter, Count, Unit, "oom", "The unit's processes killed because memory ran out", Rule;
     HOST_COMPACTION = "memory.compaction.latency", Histogram, Nanoseconds, Host, "compaction", "Time tasks stalled to move pages together themselves (direct compaction)";
     UNIT_COMPACTION = "memory.compaction.latency", Histogram, Nanoseconds, Unit, "compaction", "Time the unit's tasks stalled in direct compaction";
 
     // Tasks, from the pass over all of them.
-    HOST_RSS = "memory.rss", Gauge, Bytes, Host, "tasks", "Memory that processes have in RAM; what they share is counted for each";
+    HOST_RSS = "memory.rss", Gauge, Bytes, Host, "tasks", "Memory that processes have in RAM; what they share is counted for each", Context;
     UNIT_RSS = "memory.rss", Gauge, Bytes, Unit, "tasks", "Memory that the unit's processes have in RAM; what they share is counted for each";
     HOST_MEMORY_GROWTH = "memory.growth", Gauge, Bytes, Host, "tasks", "Growth of the processes' memory in RAM, in bytes per second";
     UNIT_MEMORY_GROWTH = "memory.growth", Gauge, Bytes, Unit, "tasks", "Growth of the unit's memory, in bytes per second: of what is charged to it, or where that is not known of its processes' memory in RAM";
@@ -197,12 +223,12 @@ catalogue! {
     UNIT_UNINTERRUPTIBLE = "process.uninterruptible", Gauge, Count, Unit, "tasks", "The unit's threads in uninterruptible sleep";
 
     // Memory, from /proc.
-    MEMORY_TOTAL = "memory.total", Gauge, Bytes, Host, "procfs", "Usable memory of the host";
+    MEMORY_TOTAL = "memory.total", Gauge, Bytes, Host, "procfs", "Usable memory of the host", Context;
     MEMORY_AVAILABLE = "memory.available", Gauge, Bytes, Host, "procfs", "Memory that can be had without swapping, as the kernel estimates it";
-    MEMORY_FREE = "memory.free", Gauge, Bytes, Host, "procfs", "Memory used for nothing";
-    MEMORY_CACHED = "memory.cached", Gauge, Bytes, Host, "procfs", "Page cache";
+    MEMORY_FREE = "memory.free", Gauge, Bytes, Host, "procfs", "Memory used for nothing", Context;
+    MEMORY_CACHED = "memory.cached", Gauge, Bytes, Host, "procfs", "Page cache", Context;
     MEMORY_DIRTY = "memory.dirty", Gauge, Bytes, Host, "procfs", "Page cache waiting to be written back";
-    MEMORY_ANON = "memory.anonymous", Gauge, Bytes, Host, "procfs", "Anonymous memory of processes";
+    MEMORY_ANON = "memory.anonymous", Gauge, Bytes, Host, "procfs", "Anonymous memory of processes", Context;
     MEMORY_SWAP_USED = "memory.swap.used", Gauge, Bytes, Host, "procfs", "Swap space in use";
     MEMORY_SWAP_IN = "memory.swap.in", Counter, Bytes, Host, "procfs", "Read back from swap";
     MEMORY_SWAP_OUT = "memory.swap.out", Counter, Bytes, Host, "procfs", "Written to swap";
@@ -222,43 +248,43 @@ catalogue! {
     UNIT_IO_FULL = "disk.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit stalled for I/O";
 
     // Units, from their cgroup's files.
-    UNIT_CPU_USAGE = "cpu.usage.time", Counter, Nanoseconds, Unit, "cgroup", "CPU time of the unit as its cgroup counts it";
+    UNIT_CPU_USAGE = "cpu.usage.time", Counter, Nanoseconds, Unit, "cgroup", "CPU time of the unit as its cgroup counts it", Context;
     UNIT_CPU_THROTTLED = "cpu.throttled.time", Counter, Nanoseconds, Unit, "cgroup", "Time the unit was held back by its CPU quota";
-    UNIT_CPU_PERIODS = "cpu.quota.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit ran";
-    UNIT_CPU_THROTTLED_PERIODS = "cpu.throttled.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit was held back";
-    UNIT_CPU_FULL = "cpu.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit waited for a CPU, as under a CPU quota";
-    UNIT_MAJOR_FAULTS = "memory.faults.major", Counter, Count, Unit, "cgroup", "The unit's page faults that had to read from disk (read each second under memory pressure, else every 8 s)";
+    UNIT_CPU_PERIODS = "cpu.quota.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit ran", Context;
+    UNIT_CPU_THROTTLED_PERIODS = "cpu.throttled.periods", Counter, Count, Unit, "cgroup", "Periods of its CPU quota in which the unit was held back", Context;
+    UNIT_CPU_FULL = "cpu.pressure.full.time", Counter, Nanoseconds, Unit, "cgroup", "Time all tasks of the unit waited for a CPU, as under a CPU quota", Context;
+    UNIT_MAJOR_FAULTS = "memory.faults.major", Counter, Count, Unit, "cgroup", "The unit's page faults that had to read from disk (read each second under memory pressure, else every 8 s)", Context;
     UNIT_MEMORY_HIGH = "memory.limit.high", Counter, Count, Unit, "cgroup", "Times the unit was throttled for being above its memory.high (read as the faults are)";
     UNIT_MEMORY_MAX = "memory.limit.max", Counter, Count, Unit, "cgroup", "Times the unit ran into its memory.max (read as the faults are)";
-    UNIT_MEMORY_OOM = "memory.limit.oom", Counter, Count, Unit, "cgroup", "Times the unit could not get memory within its limit (read as the faults are)";
-    UNIT_MEMORY_OOM_KILLS = "memory.limit.oom_kills", Counter, Count, Unit, "cgroup", "The unit's processes killed because memory ran out, as its cgroup counts them (read as the faults are)";
-    UNIT_MEMORY = "memory.current", Gauge, Bytes, Unit, "cgroup", "Memory charged to the unit, page cache included";
-    UNIT_IO_READ = "disk.read.bytes", Counter, Bytes, Unit, "cgroup", "Read from disk by the unit";
-    UNIT_IO_WRITE = "disk.write.bytes", Counter, Bytes, Unit, "cgroup", "Written to disk by the unit";
-    UNIT_TASKS = "process.tasks", Gauge, Count, Unit, "cgroup", "Processes and threads of the unit";
+    UNIT_MEMORY_OOM = "memory.limit.oom", Counter, Count, Unit, "cgroup", "Times the unit could not get memory within its limit (read as the faults are)", Rule;
+    UNIT_MEMORY_OOM_KILLS = "memory.limit.oom_kills", Counter, Count, Unit, "cgroup", "The unit's processes killed because memory ran out, as its cgroup counts them (read as the faults are)", Rule;
+    UNIT_MEMORY = "memory.current", Gauge, Bytes, Unit, "cgroup", "Memory charged to the unit, page cache included", Context;
+    UNIT_IO_READ = "disk.read.bytes", Counter, Bytes, Unit, "cgroup", "Read from disk by the unit", Context;
+    UNIT_IO_WRITE = "disk.write.bytes", Counter, Bytes, Unit, "cgroup", "Written to disk by the unit", Context;
+    UNIT_TASKS = "process.tasks", Gauge, Count, Unit, "cgroup", "Processes and threads of the unit", Context;
 
     // Block I/O, from request completions.
     DISK_READ_LATENCY = "disk.read.latency", Histogram, Nanoseconds, Device, "block", "Time reads took, queue and device together";
     DISK_WRITE_LATENCY = "disk.write.latency", Histogram, Nanoseconds, Device, "block", "Time writes took, queue and device together";
     DISK_FLUSH_LATENCY = "disk.flush.latency", Histogram, Nanoseconds, Device, "block", "Time cache flushes took";
-    DISK_OTHER_LATENCY = "disk.other.latency", Histogram, Nanoseconds, Device, "block", "Time discards and other requests took";
-    DISK_READ_SIZE = "disk.read.size", Histogram, Bytes, Device, "block", "Size of reads";
-    DISK_WRITE_SIZE = "disk.write.size", Histogram, Bytes, Device, "block", "Size of writes";
-    DISK_ERRORS = "disk.errors", Counter, Count, Device, "block", "Requests that failed";
-    DISK_READ_QUEUE = "disk.read.queue.latency", Histogram, Nanoseconds, Device, "block", "Time reads waited before they went to the device";
-    DISK_WRITE_QUEUE = "disk.write.queue.latency", Histogram, Nanoseconds, Device, "block", "Time writes waited before they went to the device";
-    DISK_READ_SERVICE = "disk.read.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for reads";
-    DISK_WRITE_SERVICE = "disk.write.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for writes";
+    DISK_OTHER_LATENCY = "disk.other.latency", Histogram, Nanoseconds, Device, "block", "Time discards and other requests took", Context;
+    DISK_READ_SIZE = "disk.read.size", Histogram, Bytes, Device, "block", "Size of reads", Context;
+    DISK_WRITE_SIZE = "disk.write.size", Histogram, Bytes, Device, "block", "Size of writes", Context;
+    DISK_ERRORS = "disk.errors", Counter, Count, Device, "block", "Requests that failed", Rule;
+    DISK_READ_QUEUE = "disk.read.queue.latency", Histogram, Nanoseconds, Device, "block", "Time reads waited before they went to the device", Context;
+    DISK_WRITE_QUEUE = "disk.write.queue.latency", Histogram, Nanoseconds, Device, "block", "Time writes waited before they went to the device", Context;
+    DISK_READ_SERVICE = "disk.read.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for reads", Context;
+    DISK_WRITE_SERVICE = "disk.write.service.latency", Histogram, Nanoseconds, Device, "block", "Time the device took for writes", Context;
     UNIT_READ_LATENCY = "disk.read.latency", Histogram, Nanoseconds, Unit, "block", "Time the unit's reads took, queue and device together";
     UNIT_WRITE_LATENCY = "disk.write.latency", Histogram, Nanoseconds, Unit, "block", "Time the unit's writes took, queue and device together";
-    UNIT_DISK_ERRORS = "disk.errors", Counter, Count, Unit, "block", "The unit's requests that failed";
+    UNIT_DISK_ERRORS = "disk.errors", Counter, Count, Unit, "block", "The unit's requests that failed", Rule;
     UNIT_READ_REQUESTED = "disk.read.requested.bytes", Counter, Bytes, Unit, "block", "Read by the unit's requests, whatever controllers its cgroup has";
     UNIT_WRITE_REQUESTED = "disk.write.requested.bytes", Counter, Bytes, Unit, "block", "Written by the unit's requests, whatever controllers its cgroup has";
-    UNIT_IN_FLIGHT = "disk.in_flight.byte_seconds", Counter, Bytes, Unit, "block", "Bytes of the unit's reads and writes times the seconds the device had them; its rate is what the unit had in flight on average";
+    UNIT_IN_FLIGHT = "disk.in_flight.byte_seconds", Counter, Bytes, Unit, "block", "Bytes of the unit's reads and writes times the seconds the device had them; its rate is what the unit had in flight on average", Context;
 
-    // Syncs of files, from ext4.
-    HOST_SYNC = "disk.sync.latency", Histogram, Nanoseconds, Host, "sync", "Time tasks waited for a file to be synced (ext4)";
-    UNIT_SYNC = "disk.sync.latency", Histogram, Nanoseconds, Unit, "sync", "Time the unit's tasks waited for a file to be synced (ext4)";
+    // Syncs of files.
+    HOST_SYNC = "disk.sync.latency", Histogram, Nanoseconds, Host, "sync", "Time tasks waited for a file to be synced";
+    UNIT_SYNC = "disk.sync.latency", Histogram, Nanoseconds, Unit, "sync", "Time the unit's tasks waited for a file to be synced";
 
     // Block devices, from /proc.
     DISK_READS = "disk.read.operations", Counter, Count, Device, "procfs", "Reads completed";
@@ -269,15 +295,15 @@ catalogue! {
     DISK_BUSY = "disk.busy.time", Counter, Nanoseconds, Device, "procfs", "Time with at least one request under way";
 
     // What is wrong with the host, from the kernel's log and the mount table.
-    HOST_CONDITIONS = "host.conditions", Gauge, Count, Host, "kmsg", "Conditions that stand, such as disk.io_error or filesystem.read_only, whichever probe found them";
-    LOG_CRITICAL = "kernel.log.critical", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level critical, alert or emergency";
-    LOG_ERRORS = "kernel.log.errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level error";
-    LOG_WARNINGS = "kernel.log.warnings", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level warning";
-    LOG_DISK = "kernel.log.disk_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about failed disk I/O and disk controllers";
-    LOG_FILESYSTEM = "kernel.log.filesystem_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about damaged file systems";
-    LOG_LOCKUPS = "kernel.log.lockups", Counter, Count, Host, "kmsg", "Lines of the kernel's log about lockups, RCU stalls and hung tasks";
-    LOG_HARDWARE = "kernel.log.hardware_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about machine checks and memory errors";
-    FILESYSTEMS_READ_ONLY = "disk.filesystems.read_only", Gauge, Count, Host, "mounts", "File systems on block devices that are read-only though their type can be written";
+    HOST_CONDITIONS = "host.conditions", Gauge, Count, Host, "kmsg", "Conditions that stand, such as disk.io_error or filesystem.read_only, whichever probe found them", Rule;
+    LOG_CRITICAL = "kernel.log.critical", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level critical, alert or emergency", Rule;
+    LOG_ERRORS = "kernel.log.errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level error", Rule;
+    LOG_WARNINGS = "kernel.log.warnings", Counter, Count, Host, "kmsg", "Lines of the kernel's log at level warning", Rule;
+    LOG_DISK = "kernel.log.disk_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about failed disk I/O and disk controllers", Rule;
+    LOG_FILESYSTEM = "kernel.log.filesystem_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about damaged file systems", Rule;
+    LOG_LOCKUPS = "kernel.log.lockups", Counter, Count, Host, "kmsg", "Lines of the kernel's log about lockups, RCU stalls and hung tasks", Rule;
+    LOG_HARDWARE = "kernel.log.hardware_errors", Counter, Count, Host, "kmsg", "Lines of the kernel's log about machine checks and memory errors", Rule;
+    FILESYSTEMS_READ_ONLY = "disk.filesystems.read_only", Gauge, Count, Host, "mounts", "File systems on block devices that are read-only though their type can be written", Rule;
 
     // TCP, from the kernel's tracepoints.
     HOST_RETRANSMITS = "tcp.retransmits", Counter, Count, Host, "tcp", "Segments sent again";
@@ -292,12 +318,12 @@ catalogue! {
     UNIT_CONNECT_SLOW = "tcp.connect.slow", Counter, Count, Unit, "tcp", "The unit's connects that took a second or longer";
     HOST_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Host, "tcp", "Connects that failed, for whatever reason";
     UNIT_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Unit, "tcp", "The unit's connects that failed";
-    HOST_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Host, "tcp", "Connects that were refused";
-    UNIT_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Unit, "tcp", "The unit's connects that were refused";
-    HOST_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Host, "tcp", "Connects that nobody answered";
-    UNIT_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Unit, "tcp", "The unit's connects that nobody answered";
-    LABEL_RESETS_SENT = "tcp.resets.sent", Counter, Count, Label, "tcp", "Resets sent, by the kernel's reason";
-    LABEL_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Label, "tcp", "Connects that failed, by error number";
+    HOST_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Host, "tcp", "Connects that were refused", Context;
+    UNIT_CONNECT_REFUSED = "tcp.connect.refused", Counter, Count, Unit, "tcp", "The unit's connects that were refused", Context;
+    HOST_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Host, "tcp", "Connects that nobody answered", Context;
+    UNIT_CONNECT_TIMED_OUT = "tcp.connect.timed_out", Counter, Count, Unit, "tcp", "The unit's connects that nobody answered", Context;
+    LABEL_RESETS_SENT = "tcp.resets.sent", Counter, Count, Label, "tcp", "Resets sent, by the kernel's reason", Context;
+    LABEL_CONNECT_FAILED = "tcp.connect.failed", Counter, Count, Label, "tcp", "Connects that failed, by error number", Context;
     HOST_MEMORY_REFUSED = "socket.memory.refused", Counter, Count, Host, "tcp", "Times a socket of any protocol was refused memory";
     UNIT_MEMORY_REFUSED = "socket.memory.refused", Counter, Count, Unit, "tcp", "Times one of the unit's sockets was refused memory";
     HOST_RECEIVE_FULL = "socket.receive_queue.full", Counter, Count, Host, "tcp", "Packets, TCP excepted, that found a socket's receive queue full";
@@ -309,17 +335,17 @@ catalogue! {
     UNIT_SOCKETS_ESTABLISHED = "tcp.sockets.established", Gauge, Count, Unit, "sockets", "The unit's established connections";
     HOST_ACCEPT_FILL = "tcp.accept_queue.fill", Gauge, Ratio, Host, "sockets", "How full the fullest accept queue is";
     UNIT_ACCEPT_FILL = "tcp.accept_queue.fill", Gauge, Ratio, Unit, "sockets", "How full the unit's fullest accept queue is";
-    UNIT_ACCEPT_USED = "tcp.accept_queue.used", Gauge, Count, Unit, "sockets", "Connections that wait in the unit's fullest accept queue";
-    UNIT_ACCEPT_LIMIT = "tcp.accept_queue.limit", Gauge, Count, Unit, "sockets", "Connections that may wait in the unit's fullest accept queue";
+    UNIT_ACCEPT_USED = "tcp.accept_queue.used", Gauge, Count, Unit, "sockets", "Connections that wait in the unit's fullest accept queue", Context;
+    UNIT_ACCEPT_LIMIT = "tcp.accept_queue.limit", Gauge, Count, Unit, "sockets", "Connections that may wait in the unit's fullest accept queue", Context;
 
     // Packets dropped, from the hook where the kernel frees them.
     HOST_DROPS = "network.drops", Counter, Count, Host, "drops", "Packets the network stack dropped, of all network namespaces";
-    LABEL_DROPS = "network.drops", Counter, Count, Label, "drops", "Packets the network stack dropped, by the kernel's reason";
+    LABEL_DROPS = "network.drops", Counter, Count, Label, "drops", "Packets the network stack dropped, by the kernel's reason", Context;
 
     // Network, from /proc.
     TCP_SEGMENTS_OUT = "tcp.segments.out", Counter, Count, Host, "procfs", "TCP segments sent, retransmits excluded";
     TCP_SEGMENTS_IN = "tcp.segments.in", Counter, Count, Host, "procfs", "TCP segments received";
-    TCP_SEGMENTS_RETRANSMITTED = "tcp.segments.retransmitted", Counter, Count, Host, "procfs", "TCP segments sent again, as the network stack counts them";
+    TCP_SEGMENTS_RETRANSMITTED = "tcp.segments.retransmitted", Counter, Count, Host, "procfs", "TCP segments sent again, as the network stack counts them", Context;
     TCP_ESTABLISHED = "tcp.established", Gauge, Count, Host, "procfs", "TCP connections established";
     TCP_LISTEN_OVERFLOWS = "tcp.listen.overflows", Counter, Count, Host, "procfs", "Connections that found an accept queue full";
     TCP_LISTEN_DROPS = "tcp.listen.drops", Counter, Count, Host, "procfs", "Connections that a listening socket dropped, for whatever reason";
@@ -332,22 +358,22 @@ catalogue! {
     TCP_MEMORY = "tcp.memory.bytes", Gauge, Bytes, Host, "procfs", "Memory of all TCP sockets' buffers";
     TCP_ORPHANS = "tcp.orphans", Gauge, Count, Host, "procfs", "TCP connections that no process holds any more";
     TCP_TIME_WAIT = "tcp.time_wait", Gauge, Count, Host, "procfs", "TCP connections that wait out their time";
-    NETWORK_CARRIER = "network.carrier", Gauge, Count, Interface, "procfs", "1 while the interface has a link, 0 while it has none";
-    NETWORK_CARRIER_CHANGES = "network.carrier.changes", Counter, Count, Interface, "procfs", "Times the link went down or came up";
+    NETWORK_CARRIER = "network.carrier", Gauge, Count, Interface, "procfs", "1 while the interface has a link, 0 while it has none", Rule;
+    NETWORK_CARRIER_CHANGES = "network.carrier.changes", Counter, Count, Interface, "procfs", "Times the link went down or came up", Rule;
     NETWORK_RX_BYTES = "network.receive.bytes", Counter, Bytes, Interface, "procfs", "Received";
     NETWORK_TX_BYTES = "network.transmit.bytes", Counter, Bytes, Interface, "procfs", "Sent";
-    NETWORK_RX_PACKETS = "network.receive.packets", Counter, Count, Interface, "procfs", "Packets received";
-    NETWORK_TX_PACKETS = "network.transmit.packets", Counter, Count, Interface, "procfs", "Packets sent";
+    NETWORK_RX_PACKETS = "network.receive.packets", Counter, Count, Interface, "procfs", "Packets received", Context;
+    NETWORK_TX_PACKETS = "network.transmit.packets", Counter, Count, Interface, "procfs", "Packets sent", Context;
     NETWORK_RX_ERRORS = "network.receive.errors", Counter, Count, Interface, "procfs", "Packets received with an error";
     NETWORK_TX_ERRORS = "network.transmit.errors", Counter, Count, Interface, "procfs", "Packets that could not be sent";
     NETWORK_RX_DROPS = "network.receive.drops", Counter, Count, Interface, "procfs", "Packets dropped on the way in";
     NETWORK_TX_DROPS = "network.transmit.drops", Counter, Count, Interface, "procfs", "Packets dropped on the way out";
 
     // Processes, from the exit hook.
-    HOST_EXITS = "process.exits", Counter, Count, Host, "exit", "Processes that ended";
-    UNIT_EXITS = "process.exits", Counter, Count, Unit, "exit", "Processes of the unit that ended";
-    HOST_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Host, "exit", "Processes ended by a signal";
-    UNIT_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Unit, "exit", "Processes of the unit ended by a signal";
+    HOST_EXITS = "process.exits", Counter, Count, Host, "exit", "Processes that ended", Context;
+    UNIT_EXITS = "process.exits", Counter, Count, Unit, "exit", "Processes of the unit that ended", Context;
+    HOST_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Host, "exit", "Processes ended by a signal", Rule;
+    UNIT_EXITS_SIGNAL = "process.exits.signal", Counter, Count, Unit, "exit", "Processes of the unit ended by a signal", Rule;
     HOST_EXITS_ERROR = "process.exits.error", Counter, Count, Host, "exit", "Processes that ended with a non-zero code";
     UNIT_EXITS_ERROR = "process.exits.error", Counter, Count, Unit, "exit", "Processes of the unit that ended with a non-zero code";
 
@@ -355,16 +381,21 @@ catalogue! {
     HOST_EXECS = "process.execs", Counter, Count, Host, "lifecycle", "Programs started";
     UNIT_EXECS = "process.execs", Counter, Count, Unit, "lifecycle", "Programs the unit started";
     UNIT_FORKS = "process.forks", Counter, Count, Unit, "lifecycle", "Processes the unit started, without threads";
-    UNIT_THREADS_STARTED = "process.threads.started", Counter, Count, Unit, "lifecycle", "Threads the unit's processes started";
-    HOST_HUNG = "process.hung", Counter, Count, Host, "lifecycle", "Tasks the kernel found hanging: waiting in it for longer than it tolerates";
-    UNIT_HUNG = "process.hung", Counter, Count, Unit, "lifecycle", "The unit's tasks the kernel found hanging";
+    UNIT_THREADS_STARTED = "process.threads.started", Counter, Count, Unit, "lifecycle", "Threads the unit's processes started", Context;
+    HOST_HUNG = "process.hung", Counter, Count, Host, "lifecycle", "Tasks the kernel found hanging: waiting in it for longer than it tolerates", Rule;
+    UNIT_HUNG = "process.hung", Counter, Count, Unit, "lifecycle", "The unit's tasks the kernel found hanging", Rule;
+
+    // How usual what the host does is, from the scorer.
+    HOST_ANOMALY_SCORE = "anomaly.score", Gauge, Ratio, Host, "self", "How unusual the host is, from 0 to 1; alarming depends on how often it is so", Context;
+    HOST_ANOMALY_RATE = "anomaly.rate", Gauge, Ratio, Host, "self", "Share of the scored signals of host, devices, interfaces and units that are far from usual", Context;
+    UNIT_ANOMALY_SCORE = "anomaly.score", Gauge, Ratio, Unit, "self", "How unusual the unit is, from 0 to 1", Context;
 
     // The agent itself.
-    AGENT_CPU = "agent.cpu.time", Counter, Nanoseconds, Host, "self", "CPU time of the agent";
-    AGENT_RSS = "agent.memory.rss", Gauge, Bytes, Host, "self", "Resident memory of the agent";
-    AGENT_MAPS = "agent.memory.maps", Gauge, Bytes, Host, "self", "Kernel memory of the agent's eBPF maps";
-    AGENT_EBPF_COST = "agent.ebpf.cost", Gauge, Ratio, Host, "self", "What all eBPF programs cost, as a share of one core";
-    AGENT_LOSSES = "agent.losses", Counter, Count, Host, "self", "Everything the agent had to drop: events, samples, map updates";
+    AGENT_CPU = "agent.cpu.time", Counter, Nanoseconds, Host, "self", "CPU time of the agent", Context;
+    AGENT_RSS = "agent.memory.rss", Gauge, Bytes, Host, "self", "Resident memory of the agent", Context;
+    AGENT_MAPS = "agent.memory.maps", Gauge, Bytes, Host, "self", "Kernel memory of the agent's eBPF maps", Context;
+    AGENT_EBPF_COST = "agent.ebpf.cost", Gauge, Ratio, Host, "self", "What all eBPF programs cost, as a share of one core", Context;
+    AGENT_LOSSES = "agent.losses", Counter, Count, Host, "self", "Everything the agent had to drop: events, samples, map updates", Context;
 }
 
 const COLUMNS: [u16; SIGNALS.len()] = {

@@ -41,6 +41,8 @@ const TASK: &[&str] =
     &["task_struct.pid", "task_struct.tgid", "task_struct.signal", "signal_struct.live.counter"];
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
 
+const EXT4_ONLY: &str = "without trampolines, syncs are seen on ext4 only";
+
 const COMPLETED: &[&str] = &[
     "block/block_rq_complete:dev",
     "block/block_rq_complete:sector",
@@ -62,7 +64,7 @@ const ISSUE_MAPS: &[&str] = &[maps::REQUESTS, maps::UNITS];
 const SOCKET_MAPS: &[&str] = &[maps::TCP, maps::UNITS];
 const PROCESS_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS, maps::EVENTS];
 
-const SYNC_MAPS: &[&str] = &[maps::SYNC, maps::UNITS];
+const SYNC_MAPS: &[&str] = &[maps::SYNC, maps::SYNCING, maps::UNITS];
 const FORK_MAPS: &[&str] = &[maps::PROCESS, maps::UNITS];
 
 /// A program that is attached by the tracepoint's name.
@@ -73,6 +75,16 @@ const fn raw(
     maps: &'static [&'static str],
 ) -> Program {
     Program { name, function, hook, kind: Kind::Raw, members: &[], maps }
+}
+
+/// A program at the entry or the exit of a function.
+const fn at(
+    hook: &'static str,
+    name: &'static str,
+    function: &'static str,
+    maps: &'static [&'static str],
+) -> Program {
+    Program { name, function, hook, kind: Kind::Function, members: &[], maps }
 }
 
 /// The pass over all tasks, in one of its forms.
@@ -317,10 +329,24 @@ pub(super) const CHOICES: &[&[Form]] = &[
         ),
     ])],
     &[
-        Form::plain(&[
-            on("ext4_sync_file_enter", "sync_enter", &[], &[maps::SYNCING]),
-            on("ext4_sync_file_exit", "sync_exit", &[], SYNC_MAPS),
-        ]),
+        Form {
+            variant: "fentry",
+            fits: |_| true,
+            programs: &[
+                at("vfs_fsync_range", "sync_enter", "sync_enter_any", &[maps::SYNCING]),
+                at("vfs_fsync_range", "sync_exit", "sync_exit_any", SYNC_MAPS),
+            ],
+            drawback: "",
+        },
+        Form {
+            variant: "tp_btf",
+            fits: |_| true,
+            programs: &[
+                on("ext4_sync_file_enter", "sync_enter", &[], &[maps::SYNCING]),
+                on("ext4_sync_file_exit", "sync_exit", &[], SYNC_MAPS),
+            ],
+            drawback: EXT4_ONLY,
+        },
         Form {
             variant: "raw_tp",
             fits: |_| true,
@@ -328,7 +354,7 @@ pub(super) const CHOICES: &[&[Form]] = &[
                 raw("ext4_sync_file_enter", "sync_enter", "sync_enter_raw", &[maps::SYNCING]),
                 raw("ext4_sync_file_exit", "sync_exit", "sync_exit_raw", SYNC_MAPS),
             ],
-            drawback: "",
+            drawback: EXT4_ONLY,
         },
     ],
     &[

@@ -89,7 +89,7 @@ impl Kernel {
             });
         }
         if uses(maps::SYNCING) {
-            self.object.forget::<u32, u64>(maps::SYNCING, |_| true);
+            self.object.forget::<u32, [u64; 2]>(maps::SYNCING, |_| true);
         }
         if back("sched_process_exit") {
             // Their ends were not seen, and others may have got their ids.

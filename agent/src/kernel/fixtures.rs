@@ -14,7 +14,7 @@ use holdfast_agent_ebpf::offsets::MEMBERS;
 
 use super::btf::Argument;
 use super::btf::trim::{Wanted, trim};
-use super::layout::Layout;
+use super::layout::{FUNCTIONS, Layout};
 use super::programs::{CHOICES, Kind, is_classic};
 use crate::host::Root;
 
@@ -100,7 +100,8 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
 fn hooks() -> BTreeSet<&'static str> {
     let programs = CHOICES.iter().flat_map(|forms| forms.iter()).flat_map(|form| form.programs);
     // What the agent runs by itself hangs on nothing.
-    programs.filter(|program| program.kind != Kind::Iterator).map(|program| program.hook).collect()
+    let hangs = |kind| !matches!(kind, Kind::Iterator | Kind::Function);
+    programs.filter(|program| hangs(program.kind)).map(|program| program.hook).collect()
 }
 
 /// Events that classic forms hang on or read.
@@ -116,7 +117,7 @@ fn wanted() -> Wanted<'static> {
     Wanted {
         members: MEMBERS.iter().map(|member| member.path).collect(),
         tracepoints: hooks().into_iter().filter(|hook| !is_classic(hook)).collect(),
-        functions: vec!["bpf_iter_task"],
+        functions: std::iter::once("bpf_iter_task").chain(FUNCTIONS).collect(),
         enums: ENUMS.to_vec(),
     }
 }

@@ -29,6 +29,8 @@ const ISSUE: &str = "block_rq_issue";
 const COMPLETE: &str = "block_rq_complete";
 /// What a program can be run for by the agent.
 const ITERATORS: [&str; 1] = ["task"];
+/// Functions of the kernel's at whose entry and exit programs hang.
+pub(super) const FUNCTIONS: [&str; 1] = ["vfs_fsync_range"];
 
 /// Offsets, settings, and what is missing.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(super) struct Layout {
     tracepoints: Vec<(&'static str, Prototype)>,
     /// Ids of the functions that stand for iterators.
     iterators: Vec<(&'static str, u32)>,
+    /// Ids of the functions that can be hung on.
+    functions: Vec<(&'static str, u32)>,
     /// Why there are no types, where there are none: typed tracepoints need them.
     untyped: Option<String>,
     /// Classic tracepoints: `Err` with the reason where the record is not known.
@@ -96,6 +100,7 @@ impl Layout {
             present: [false; MEMBERS.len()],
             tracepoints: Vec::new(),
             iterators: Vec::new(),
+            functions: Vec::new(),
             untyped: Some(reason),
             records: BTreeMap::new(),
         }
@@ -107,7 +112,8 @@ impl Layout {
         let structures = MEMBERS.iter().filter_map(|m| m.path.split('.').next());
         let iterators = ITERATORS.map(function_of);
         let names = definitions.iter().chain(&iterators).map(String::as_str);
-        let btf = Btf::parse(data, names.chain(structures).chain(Names::TYPES))?;
+        let names = names.chain(structures).chain(Names::TYPES).chain(FUNCTIONS);
+        let btf = Btf::parse(data, names)?;
 
         let mut layout = Self {
             names: Names::read(&btf),
@@ -115,6 +121,10 @@ impl Layout {
             iterators: ITERATORS
                 .iter()
                 .filter_map(|name| Some((*name, btf.function(&function_of(name))?)))
+                .collect(),
+            functions: FUNCTIONS
+                .iter()
+                .filter_map(|name| Some((*name, btf.function(name)?)))
                 .collect(),
             untyped: None,
             ..Self::untyped(String::new())
@@ -176,6 +186,13 @@ impl Layout {
             Kind::Iterator if self.iterators.iter().any(|(name, _)| *name == hook) => {
                 self.lacks_member(&members).or_else(|| self.lacks_state())
             }
+            Kind::Function if self.functions.iter().any(|(name, _)| *name == hook) => {
+                self.lacks_member(&members)
+            }
+            Kind::Function => Some(match &self.untyped {
+                Some(reason) => reason.clone(),
+                None => format!("this kernel has no function {hook} to hang on"),
+            }),
             Kind::Iterator => Some(format!("this kernel has no eBPF iterator over {hook}s")),
         }
     }
@@ -235,14 +252,15 @@ impl Layout {
         Some(format!("this kernel's record field {missing} is missing or of another size"))
     }
 
-    /// BTF data for a loader that has to look up the tracepoints and iterators, and no
-    /// more.
+    /// BTF data for a loader that has to look up the tracepoints, iterators and functions,
+    /// and no more.
     #[must_use]
     pub(super) fn tracepoint_types(&self) -> Vec<u8> {
         let types: Vec<_> =
             self.tracepoints.iter().map(|(hook, p)| (p.id, type_of(hook))).collect();
-        let functions: Vec<_> =
-            self.iterators.iter().map(|(name, id)| (*id, function_of(name))).collect();
+        let iterators = self.iterators.iter().map(|(name, id)| (*id, function_of(name)));
+        let functions = self.functions.iter().map(|(name, id)| (*id, (*name).to_owned()));
+        let functions: Vec<_> = iterators.chain(functions).collect();
         btf::sparse(&types, &functions)
     }
 

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{HashMap, Map, MapData};
+use aya::programs::fentry::FEntryLinkId;
+use aya::programs::fexit::FExitLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::trace_point::TracePointLinkId;
@@ -36,6 +38,8 @@ enum Link {
     Typed(BtfTracePointLinkId),
     Raw(RawTracePointLinkId),
     Classic(TracePointLinkId),
+    Entry(FEntryLinkId),
+    Exit(FExitLinkId),
     /// Nothing calls it but our own passes.
     Pass,
 }
@@ -263,6 +267,8 @@ impl Object {
                         Some(Loaded::BtfTracePoint(program)) => program.unload(),
                         Some(Loaded::RawTracePoint(program)) => program.unload(),
                         Some(Loaded::TracePoint(program)) => program.unload(),
+                        Some(Loaded::FEntry(program)) => program.unload(),
+                        Some(Loaded::FExit(program)) => program.unload(),
                         _ => Ok(()),
                     };
                 }
@@ -287,6 +293,8 @@ impl Object {
             Loaded::BtfTracePoint(loaded) => loaded.load(program.hook, ground.types),
             Loaded::RawTracePoint(loaded) => loaded.load(),
             Loaded::TracePoint(loaded) => loaded.load(),
+            Loaded::FEntry(loaded) => loaded.load(program.hook, ground.types),
+            Loaded::FExit(loaded) => loaded.load(program.hook, ground.types),
             Loaded::Iter(loaded) => loaded.load(program.hook, ground.types),
             _ => Err(ProgramError::UnexpectedProgramType),
         }
@@ -304,6 +312,8 @@ impl Object {
                     program.hook.split_once('/').ok_or(ProgramError::UnexpectedProgramType)?;
                 Link::Classic(loaded.attach(group, name)?)
             }
+            Loaded::FEntry(loaded) => Link::Entry(loaded.attach()?),
+            Loaded::FExit(loaded) => Link::Exit(loaded.attach()?),
             Loaded::Iter(loaded) => {
                 self.task_pass = Some(Pass::attach(loaded.fd()?.as_fd())?);
                 Link::Pass
@@ -322,6 +332,8 @@ impl Object {
             (Some(Loaded::BtfTracePoint(program)), Link::Typed(link)) => program.detach(link),
             (Some(Loaded::RawTracePoint(program)), Link::Raw(link)) => program.detach(link),
             (Some(Loaded::TracePoint(program)), Link::Classic(link)) => program.detach(link),
+            (Some(Loaded::FEntry(program)), Link::Entry(link)) => program.detach(link),
+            (Some(Loaded::FExit(program)), Link::Exit(link)) => program.detach(link),
             (_, Link::Pass) => {
                 self.task_pass = None;
                 Ok(())

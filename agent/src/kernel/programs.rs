@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Raw,
     /// To a tracepoint through its record, which tracefs describes.
     Classic,
+    /// To the entry or the exit of a function of the kernel's, through a trampoline.
+    Function,
     /// To nothing: the agent runs it, once for each thing of a kind.
     Iterator,
 }
@@ -24,7 +26,8 @@ pub(super) struct Program {
     pub(super) name: &'static str,
     /// Its function in the object.
     pub(super) function: &'static str,
-    /// The tracepoint it hangs on ("group/name" for a classic one), or what it is run for.
+    /// The tracepoint it hangs on ("group/name" for a classic one), or the function, or
+    /// what it is run for.
     pub(super) hook: &'static str,
     /// How it is attached.
     pub(super) kind: Kind,

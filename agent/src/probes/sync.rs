@@ -1,7 +1,8 @@
 //! Syncs of files by unit: how long fsync and its like held up the caller.
 //!
-//! From a pair of tracepoints of ext4, the only file system that has one: XFS, btrfs
-//! and others tell when a sync begins but not when it ends, so theirs are not seen.
+//! From the function that all file systems' syncs go through, where the kernel has
+//! trampolines (level 3). Elsewhere from a pair of tracepoints of ext4, the only file
+//! system that has one: XFS, btrfs and others tell when a sync begins but not when it ends.
 
 use super::counted::Distributions;
 use super::{Context, Probe, Spec, kernel_of};
@@ -12,7 +13,7 @@ use crate::kernel::Kernel;
 /// The probe's row of the table.
 pub(super) const SPEC: Spec = Spec {
     name: "sync",
-    doc: "Time tasks of each unit waited for a file on ext4 to be synced; other file systems do not tell",
+    doc: "Time tasks of each unit waited for a file to be synced; where the kernel has no trampolines, on ext4 only",
     level: 2,
     programs: &["sync_enter", "sync_exit"],
     open,

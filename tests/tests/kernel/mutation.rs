@@ -237,6 +237,8 @@ async fn tell(
     let others = PROBES.iter().filter(|other| specs.iter().all(|spec| spec.name != other.name));
     let mut disabled: Vec<_> =
         others.flat_map(|other| other.programs).map(ToString::to_string).collect();
+    // They would step in for a form that is refused, and read no member.
+    disabled.push("tracepoint".to_owned());
     disabled.extend([leave_out.to_owned()].into_iter().filter(|form| !form.is_empty()));
     // Programs that believe the lie, and the forms that read the member.
     let told = match lie.last() {

@@ -33,7 +33,7 @@ const WHO: [(&str, &str); 3] =
 /// Nothing is shed for being dear: in an emulation, everything is.
 const UNLIMITED: &str = "[ebpf]\ncpu_budget = \"100%\"\n";
 /// The same, without the programs that need types.
-const UNTYPED: &str = "[ebpf]\ncpu_budget = \"100%\"\ndisabled = [\"tp_btf\"]\n";
+const UNTYPED: &str = "[ebpf]\ncpu_budget = \"100%\"\ndisabled = [\"tp_btf\", \"fentry\"]\n";
 
 /// Which kernels, and how to say it.
 #[derive(clap::Args)]

@@ -71,6 +71,14 @@ const PROOFS: &[Spec] = &[
     lifecycle::PROOF,
 ];
 
+impl Watch<'_> {
+    /// The form in which the program `name` runs; empty when it does not.
+    fn variant(&self, name: &str) -> &'static str {
+        let statuses = self.kernel.programs().iter();
+        statuses.filter(|s| s.name == name).map(|s| s.variant).next().unwrap_or_default()
+    }
+}
+
 /// What the worker has made ready: provokes the events, once, and keeps what it needs
 /// for that until it is dropped.
 type Provoke = Box<dyn FnMut() -> Result<Facts, String>>;
@@ -95,6 +103,8 @@ struct Watch<'a> {
     kernel: &'a Kernel,
     /// The worker's process id.
     worker: u32,
+    /// The directory that the worker may write to.
+    state_dir: &'a Path,
     /// The disk that the worker writes to, or why there is none.
     disk: Result<&'a Disk, &'a str>,
 }

@@ -340,7 +340,8 @@ impl Attestation {
 
     fn watch<'a>(&'a self, kernel: &'a Kernel) -> Watch<'a> {
         let disk = self.disk.as_ref().map_err(String::as_str);
-        Watch { kernel, worker: self.worker.id(), disk }
+        let state_dir = &self.options.state_dir;
+        Watch { kernel, worker: self.worker.id(), state_dir, disk }
     }
 
     fn tell(&mut self, line: &str, then: Phase) {
