@@ -2,6 +2,7 @@
 //! many shapes, one row a minute, as JSON; run by `cargo xtask bench scoring`.
 
 use holdfast_scorer::THRESHOLD;
+use holdfast_scorer::episode::{Episodes, Turn};
 use holdfast_scorer::forest::Forest;
 use holdfast_scorer::group::Group;
 use holdfast_scorer::series::Series;
@@ -59,22 +60,25 @@ fn normal(host: u64, metric: u64, row: u64) -> f64 {
 fn main() {
     let mut rows = Vec::new();
     for (name, value) in SHAPES {
-        let (mut of_groups, mut of_series) = (0, 0);
+        let (mut of_groups, mut of_series, mut promised) = (0, 0, 0);
         for host in 0..HOSTS {
             let mut group = Group::new(METRICS as usize, 60.0);
             let mut series = Series::default();
+            let mut episodes = Episodes::new(60.0);
             let (mut alarms, mut single) = (Alarms::default(), Alarms::default());
             for n in 0..WEEKS * WEEK {
                 let row: Vec<f64> = (0..METRICS).map(|metric| value(host, metric, n)).collect();
-                let score = group.push(n as f64 * 60.0, &row).score;
+                let verdict = group.push(n as f64 * 60.0, &row);
                 if let Some((past, version)) = group.forest_due() {
                     let forest = Forest::grow(past, version);
                     group.plant(forest);
                 }
                 let first = row.first().copied().unwrap_or(f64::NAN);
                 let alone = series.push(first).score;
+                let turn = episodes.push(verdict.per_week, 1.0);
                 if n >= WEEK {
-                    alarms.push(n, score);
+                    promised += u32::from(turn == Turn::Begins);
+                    alarms.push(n, verdict.score);
                     single.push(n, alone);
                 }
             }
@@ -83,7 +87,8 @@ fn main() {
         }
         let weeks = (HOSTS * (WEEKS - 1)) as f64;
         rows.push(format!(
-            "{{\"shape\": \"{name}\", \"group_per_week\": {:.3}, \"series_per_week\": {:.3}}}",
+            "{{\"shape\": \"{name}\", \"episodes_per_week\": {:.3}, \"group_per_week\": {:.3}, \"series_per_week\": {:.3}}}",
+            f64::from(promised) / weeks,
             f64::from(of_groups) / weeks,
             f64::from(of_series) / weeks
         ));

@@ -1,5 +1,6 @@
 //! What is usual for one metric, over a month, two days and an hour.
 
+use crate::keep::keep;
 use crate::rate::Rate;
 use crate::season::{Hour, Season};
 
@@ -32,7 +33,7 @@ pub struct Rates {
 }
 
 /// The rates for one row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weights {
     long: f64,
     short: f64,
@@ -79,6 +80,8 @@ pub struct Running {
     pub variance: f64,
 }
 
+keep!(Running { mean, variance });
+
 impl Running {
     /// Takes in `value` with weight `w`; its difference from the mean of before.
     pub fn push(&mut self, value: f64, w: f64) -> f64 {
@@ -105,6 +108,8 @@ pub struct Baseline {
     /// What the season leaves, against its own two days.
     pub(crate) seasonal_short: Running,
 }
+
+keep!(Baseline { seen, low, high, long, short, fast, season, seasonal_variance, seasonal_short });
 
 impl Default for Baseline {
     fn default() -> Self {
@@ -140,7 +145,7 @@ impl Baseline {
             (value - self.long.mean, value - self.short.mean, value - self.fast.mean);
         let unexplained = long - f64::from(self.season.usual(hour));
         let unexplained_short = unexplained - self.seasonal_short.mean;
-        let seasonal = weights.season && self.seasonal_variance < SEASON_HELPS * self.long.variance;
+        let seasonal = self.is_seasonal(weights);
         let (l, s) = if seasonal {
             (
                 scaled(unexplained, self.seasonal_variance, floor),
@@ -168,6 +173,21 @@ impl Baseline {
     #[must_use]
     pub fn usual(&self) -> f64 {
         self.short.mean
+    }
+
+    /// What is usual at that hour of the day, where the hour helps; else as
+    /// [`usual`](Self::usual).
+    #[must_use]
+    pub fn usual_at(&self, hour: &Hour, weights: &Weights) -> f64 {
+        if self.is_seasonal(weights) {
+            self.long.mean + f64::from(self.season.usual(hour)) + self.seasonal_short.mean
+        } else {
+            self.short.mean
+        }
+    }
+
+    fn is_seasonal(&self, weights: &Weights) -> bool {
+        weights.season && self.seasonal_variance < SEASON_HELPS * self.long.variance
     }
 }
 

@@ -4,6 +4,8 @@
 //! of the past are odd. On raw values it is among the weakest detectors; on the logarithms
 //! of the loudness that the baselines give it sees combinations that no metric alone shows.
 
+use crate::keep::{Keep, keep};
+
 /// Trees of a forest, rows that each is grown from, and rows that are kept to choose from.
 const TREES: usize = 32;
 const SAMPLE: usize = 128;
@@ -18,6 +20,15 @@ const ORDINARY: f32 = 0.4;
 /// the same seed grows the same forest.
 #[derive(Debug, Clone, PartialEq)]
 struct Random(u64);
+
+impl Keep for Random {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        u64::take(from).map(Self)
+    }
+}
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -51,6 +62,8 @@ pub struct Reservoir {
     random: Random,
 }
 
+keep!(Reservoir { width, rows, kept, chance, random });
+
 impl Reservoir {
     /// For rows of `width` numbers, so many a day.
     #[must_use]
@@ -70,6 +83,10 @@ impl Reservoir {
         if let Some(kept) = self.rows.get_mut(from..from + self.width) {
             kept.iter_mut().zip(row).for_each(|(kept, loud)| *kept = loud.ln_1p());
         }
+    }
+
+    pub(crate) fn is_of(&self, width: usize) -> bool {
+        self.width == width && self.rows.len() == width * KEPT && self.kept <= KEPT
     }
 
     /// Whether there are enough rows to grow a forest.
@@ -100,6 +117,8 @@ struct Node {
     rows: u16,
 }
 
+keep!(Node { cut, column, left, rows });
+
 /// Trees grown from a [`Reservoir`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forest {
@@ -108,6 +127,8 @@ pub struct Forest {
     pub version: u32,
 }
 
+keep!(Forest { trees, version });
+
 impl Forest {
     /// Grows a forest. Takes about a millisecond; meant for the background.
     #[must_use]
@@ -115,6 +136,14 @@ impl Forest {
         let mut random = Random(u64::from(version).wrapping_mul(0xD134_2543_DE82_EF95));
         let trees = (0..TREES).map(|_| grow_tree(past, &mut random)).collect();
         Self { trees, version }
+    }
+
+    /// Whether every walk through it ends.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.trees.iter().all(|tree| {
+            let ends = |(n, node): (usize, &Node)| node.left == 0 || usize::from(node.left) > n;
+            tree.iter().enumerate().all(ends)
+        })
     }
 
     /// How odd a row of loudnesses is: 0 for an ordinary one, up to 0.6.

@@ -1,9 +1,11 @@
 //! The metrics of one host or unit together: one score for a row of them.
 
-use crate::baseline::{Baseline, CAP, Rates, Running, scaled};
+use crate::baseline::{Baseline, CAP, Rates, Running, Weights, scaled};
 use crate::forest::{Forest, Reservoir};
+use crate::keep::{Keep, Refusal, keep};
+use crate::peaks::Peaks;
 use crate::rate::Rate;
-use crate::season::Clock;
+use crate::season::{Clock, Hour};
 use crate::squash;
 use crate::subspace::Subspace;
 use crate::tail::{Shape, Tail};
@@ -36,20 +38,24 @@ const LEARNING_DAYS: f64 = 0.25;
 const MEMORY_DAYS: f64 = 30.0;
 
 /// One metric of a group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Metric {
     baseline: Baseline,
     left: Left,
 }
 
+keep!(Metric { baseline, left });
+
 /// What the common movements usually leave of a metric.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Left {
     low: f64,
     high: f64,
     long: Running,
     short: Running,
 }
+
+keep!(Left { low, high, long, short });
 
 /// What a row says about its group.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,22 +68,54 @@ pub struct Verdict {
     pub deviations: f64,
     /// How rare that is on this host, in decades.
     pub decades: f64,
+    /// How often it is as loud as this for two rows, in alarms a week: from the loudest moments of past
+    /// hours where enough of them are known, else from all rows, which is more cautious.
+    /// Infinite while learning.
+    pub per_week: f64,
+}
+
+/// What a group is made for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// How many metrics it has.
+    pub metrics: usize,
+    /// Time between its rows.
+    pub interval_seconds: f64,
+    /// History before anything is scored; 200 rows at least.
+    pub learning_seconds: f64,
+    /// Whether to keep what a forest is grown from: a KiB for each metric.
+    pub forest: bool,
+}
+
+impl Options {
+    /// As [`Group::new`].
+    #[must_use]
+    pub fn new(metrics: usize, interval_seconds: f64) -> Self {
+        let learning_seconds = LEARNING_DAYS * DAY_SECONDS;
+        Self { metrics, interval_seconds, learning_seconds, forest: true }
+    }
 }
 
 /// Watches metrics together.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Group {
+    interval_seconds: f64,
     metrics: Vec<Metric>,
     subspace: Subspace,
     rates: Rates,
     clock: Clock,
     tail: Tail,
+    peaks: Peaks,
     shape: Shape,
+    /// When the last row was, as the baselines see it.
+    last_hour: Option<(Hour, Weights)>,
     smooth: Rate,
     smoothed: f64,
+    /// The less loud of the last two rows: one alone is no fault.
+    sustained: f64,
     rows: u64,
     first_season_row: u64,
-    past: Reservoir,
+    past: Option<Reservoir>,
     forest: Option<Forest>,
     /// From this row on a new forest is due.
     forest_due: u64,
@@ -92,6 +130,13 @@ impl Group {
     /// Of so many metrics, in rows that come every so many seconds.
     #[must_use]
     pub fn new(metrics: usize, interval_seconds: f64) -> Self {
+        Self::with(&Options::new(metrics, interval_seconds))
+    }
+
+    /// As `options` say.
+    #[must_use]
+    pub fn with(options: &Options) -> Self {
+        let Options { metrics, interval_seconds, .. } = *options;
         let interval = if interval_seconds.is_finite() {
             interval_seconds.clamp(1e-3, DAY_SECONDS)
         } else {
@@ -99,21 +144,25 @@ impl Group {
         };
         let rows = |days: f64| days * DAY_SECONDS / interval;
         Self {
+            interval_seconds: interval,
             metrics: vec![Metric::default(); metrics],
             subspace: Subspace::new(metrics),
             rates: Rates::new(interval),
             clock: Clock::new(interval),
             tail: Tail::new(),
+            peaks: Peaks::new(interval),
+            last_hour: None,
             shape: Shape {
                 bulk: 0.9,
                 memory: rows(MEMORY_DAYS) as f32,
-                warm_up: rows(LEARNING_DAYS).max(100.0) as f32,
+                warm_up: rows(options.learning_seconds / DAY_SECONDS).max(100.0) as f32,
             },
             smooth: Rate::of_half_life(SMOOTH_ROWS),
             smoothed: 0.0,
+            sustained: 0.0,
             rows: 0,
             first_season_row: rows(SEASON_DAYS) as u64,
-            past: Reservoir::new(metrics, rows(1.0)),
+            past: options.forest.then(|| Reservoir::new(metrics, rows(1.0))),
             forest: None,
             forest_due: rows(FOREST_DAYS) as u64,
             rows_per_forest: (rows(FOREST_DAYS) as u64).max(1),
@@ -139,15 +188,31 @@ impl Group {
         }
         self.add_what_is_left();
         let oddity = self.forest.as_ref().map_or(0.0, |forest| forest.oddity(&self.loudness));
-        self.past.push(&self.loudness);
+        if let Some(past) = &mut self.past {
+            past.push(&self.loudness);
+        }
         let raw = loudest(&self.loudness) + FOREST_WEIGHT * f64::from(oddity);
+        let before = self.smoothed;
         self.smoothed += self.smooth.settled() * (raw - self.smoothed);
+        self.sustained = self.smoothed.min(before);
         let learning = self.tail.is_learning(&self.shape);
+        let rarity = self.tail.rarity(self.sustained as f32, &self.shape);
         let decades = f64::from(self.tail.push(self.smoothed as f32, &self.shape));
+        let per_week = self.per_week(rarity);
+        self.peaks.push(self.sustained);
         self.rows += 1;
+        self.last_hour = Some((hour, weights));
         let both = (self.smoothed / LOUD_DEVIATIONS * decades / LOUD_DECADES).sqrt();
         let score = if learning { 0.0 } else { squash(both / ALARM) };
-        Verdict { score, learning, deviations: self.smoothed, decades }
+        Verdict { score, learning, deviations: self.smoothed, decades, per_week }
+    }
+
+    /// How often it is as loud as this, given what is known of all rows.
+    fn per_week(&self, rarity: Option<f32>) -> f64 {
+        let Some(decades) = rarity else { return f64::INFINITY };
+        let rows = 7.0 * DAY_SECONDS / self.interval_seconds;
+        let of_hours = self.peaks.hours_a_week(self.sustained, self.interval_seconds);
+        of_hours.unwrap_or_else(|| rows * 10_f64.powf(-f64::from(decades)))
     }
 
     /// Adds how unusual each metric is without what all do together.
@@ -181,7 +246,8 @@ impl Group {
     #[must_use]
     pub fn forest_due(&self) -> Option<(&Reservoir, u32)> {
         let version = self.forest.as_ref().map_or(1, |forest| forest.version.wrapping_add(1));
-        (self.rows >= self.forest_due && self.past.is_enough()).then_some((&self.past, version))
+        let past = self.past.as_ref().filter(|past| past.is_enough())?;
+        (self.rows >= self.forest_due).then_some((past, version))
     }
 
     /// Uses a new forest from now on.
@@ -197,10 +263,109 @@ impl Group {
         &self.loudness
     }
 
-    /// What is usual for metric `n`; `None` before its first value.
+    /// What was usual for metric `n` at the time of the last row; `None` before its first
+    /// value.
     #[must_use]
     pub fn usual(&self, n: usize) -> Option<f64> {
-        self.metrics.get(n).filter(|metric| metric.baseline.seen).map(|m| m.baseline.usual())
+        let baseline = &self.metrics.get(n).filter(|metric| metric.baseline.seen)?.baseline;
+        let (hour, weights) = self.last_hour.as_ref()?;
+        Some(baseline.usual_at(hour, weights))
+    }
+
+    /// How many rows it has seen.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Forgets metric `n`, which is something else from now on.
+    pub fn forget(&mut self, n: usize) {
+        if let Some(metric) = self.metrics.get_mut(n) {
+            *metric = Metric::default();
+        }
+    }
+
+    /// Appends everything that was learnt to `out`.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        self.interval_seconds.put(out);
+        self.metrics.put(out);
+        self.subspace.put(out);
+        self.clock.put(out);
+        self.tail.put(out);
+        self.peaks.put(out);
+        self.smoothed.put(out);
+        self.sustained.put(out);
+        self.rows.put(out);
+        self.past.put(out);
+        self.forest.put(out);
+        self.forest_due.put(out);
+    }
+
+    /// Takes what [`save`](Self::save) wrote from the front of `from`, for a group as
+    /// `options` say.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Damaged`] when it is not there, [`Refusal::Other`] when it is of other
+    /// metrics or of another interval.
+    pub fn restore(options: &Options, from: &mut &[u8]) -> Result<Self, Refusal> {
+        let mut group = Self::with(options);
+        let taken = (|| {
+            let interval = f64::take(from)?;
+            let metrics = Vec::<Metric>::take(from)?;
+            let same = interval.to_bits() == group.interval_seconds.to_bits()
+                && metrics.len() == group.metrics.len();
+            group.metrics = metrics;
+            group.subspace = Keep::take(from)?;
+            group.clock = Keep::take(from)?;
+            group.tail = Keep::take(from)?;
+            group.peaks = Keep::take(from)?;
+            group.smoothed = Keep::take(from)?;
+            group.sustained = Keep::take(from)?;
+            group.rows = Keep::take(from)?;
+            let past = <Option<Reservoir> as Keep>::take(from)?;
+            group.forest = Keep::take(from)?;
+            group.forest_due = Keep::take(from)?;
+            if past.is_some() == group.past.is_some() {
+                group.past = past;
+            }
+            Some(same)
+        })();
+        match taken {
+            Some(true) if group.fits() => Ok(group),
+            Some(_) => Err(Refusal::Other),
+            None => Err(Refusal::Damaged),
+        }
+    }
+
+    /// The same past for other metrics: each is what metric `columns[n]` was, or new. What
+    /// was learnt of all together stays as far as it can; a forest has to grow again.
+    #[must_use]
+    pub fn with_columns(mut self, columns: &[Option<usize>]) -> Self {
+        let same = columns.len() == self.metrics.len()
+            && columns.iter().enumerate().all(|(n, from)| *from == Some(n));
+        if same {
+            return self;
+        }
+        let metric = |from: &Option<usize>| from.and_then(|n| self.metrics.get(n)).cloned();
+        self.metrics = columns.iter().map(|from| metric(from).unwrap_or_default()).collect();
+        self.subspace = self.subspace.with_columns(columns);
+        self.forest = None;
+        let width = columns.len();
+        let rows_a_day = DAY_SECONDS / self.interval_seconds;
+        self.past = self.past.map(|_| Reservoir::new(width, rows_a_day));
+        for scratch in [&mut self.long, &mut self.used, &mut self.loudness] {
+            *scratch = vec![0.0; width];
+        }
+        self
+    }
+
+    /// Whether all its parts are of as many metrics as it is.
+    fn fits(&self) -> bool {
+        let metrics = self.metrics.len();
+        self.subspace.is_of(metrics)
+            && self.past.as_ref().is_none_or(|past| past.is_of(metrics))
+            && self.forest.as_ref().is_none_or(Forest::is_sound)
     }
 
     /// Bytes that each metric adds to a group, without the forest.
@@ -217,7 +382,7 @@ impl Group {
         size_of::<Self>()
             + self.metrics.len() * size_of::<Metric>()
             + (of_floats + of_directions) * size_of::<f32>()
-            + self.past.bytes()
+            + self.past.as_ref().map_or(0, Reservoir::bytes)
             + self.forest.as_ref().map_or(0, Forest::bytes)
     }
 }

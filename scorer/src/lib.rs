@@ -11,8 +11,11 @@
 #![forbid(unsafe_code)]
 
 pub mod baseline;
+pub mod episode;
 pub mod forest;
 pub mod group;
+pub mod keep;
+pub mod peaks;
 pub mod rate;
 pub mod season;
 pub mod series;

@@ -1,5 +1,7 @@
 //! What is usual at this hour of the day.
 
+use crate::keep::keep;
+
 /// Bins of a day.
 pub const BINS: usize = 24;
 const DAY_SECONDS: f64 = 86_400.0;
@@ -12,6 +14,8 @@ pub struct Season {
     offsets: [f32; BINS],
 }
 
+keep!(Season { offsets });
+
 impl Default for Season {
     fn default() -> Self {
         Self { offsets: [0.0; BINS] }
@@ -20,7 +24,7 @@ impl Default for Season {
 
 /// A time of the day, and how much a bin learns from a sample of it: the same for all
 /// metrics of one row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hour {
     bin: usize,
     neighbour: usize,
@@ -36,6 +40,8 @@ pub struct Clock {
     seen: [u32; BINS],
     settled: f32,
 }
+
+keep!(Clock { seen, settled });
 
 impl Clock {
     /// For samples that come every so many seconds.
@@ -64,17 +70,6 @@ impl Clock {
         let rate = self.settled.max(1.0 / (seen as f32 + 1.0));
         Hour { bin, neighbour, share, rate }
     }
-
-    /// How many samples each bin has had, to be kept in a file.
-    #[must_use]
-    pub fn seen(&self) -> &[u32; BINS] {
-        &self.seen
-    }
-
-    /// Goes on where another left off.
-    pub fn resume(&mut self, seen: [u32; BINS]) {
-        self.seen = seen;
-    }
 }
 
 impl Season {
@@ -91,18 +86,6 @@ impl Season {
         if let Some(mean) = self.offsets.get_mut(hour.bin) {
             *mean += hour.rate * (offset - *mean);
         }
-    }
-
-    /// The means by hour, to be kept in a file.
-    #[must_use]
-    pub fn offsets(&self) -> &[f32; BINS] {
-        &self.offsets
-    }
-
-    /// What [`offsets`](Self::offsets) gave.
-    #[must_use]
-    pub fn of_offsets(offsets: [f32; BINS]) -> Self {
-        Self { offsets }
     }
 }
 

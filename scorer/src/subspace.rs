@@ -5,6 +5,8 @@
 //! component analysis (Weng, Zhang and Hwang, IEEE TPAMI 25(8), 2003); what they leave of
 //! a metric is what it does on its own, and is odd where the metric by itself is not.
 
+use crate::keep::keep;
+
 /// Common movements that are followed. Two left more of the labelled faults visible than
 /// four or eight did.
 pub const COMPONENTS: usize = 2;
@@ -17,11 +19,25 @@ pub struct Subspace {
     found: usize,
 }
 
+keep!(Subspace { directions, found });
+
 impl Subspace {
     /// For so many metrics.
     #[must_use]
     pub fn new(metrics: usize) -> Self {
         Self { directions: std::array::from_fn(|_| vec![0.0; metrics]), found: 0 }
+    }
+
+    pub(crate) fn is_of(&self, metrics: usize) -> bool {
+        self.found <= COMPONENTS && self.directions.iter().all(|way| way.len() == metrics)
+    }
+
+    pub(crate) fn with_columns(&self, columns: &[Option<usize>]) -> Self {
+        let directions = self.directions.each_ref().map(|way| {
+            let share = |from: &Option<usize>| from.and_then(|n| way.get(n)).copied();
+            columns.iter().map(|from| share(from).unwrap_or(0.0)).collect()
+        });
+        Self { directions, found: self.found }
     }
 
     /// Takes the common movements out of `values`.

@@ -5,6 +5,8 @@
 //! far out in the tail a value lies. After SPOT (Siffer et al., KDD 2017), with moments
 //! in place of likelihood as in FluxEV (Li et al., WSDM 2021): constant time and memory.
 
+use crate::keep::keep;
+
 /// The running tail of one stream of values that are not negative.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tail {
@@ -42,6 +44,8 @@ const PRIOR: f32 = 1.0;
 /// No value is rarer than this many decades: nobody has seen so many values.
 pub const CAP: f32 = 30.0;
 
+keep!(Tail { quantile, excess, squares, above, total, first });
+
 impl Tail {
     /// Knows nothing.
     #[must_use]
@@ -59,6 +63,14 @@ impl Tail {
         let decades = if self.is_learning(shape) { 0.0 } else { self.decades(value, shape) };
         self.learn(value, shape);
         decades
+    }
+
+    /// The decades that [`push`](Self::push) would give `value`, which stays out of it;
+    /// `None` during warm-up.
+    #[must_use]
+    pub fn rarity(&self, value: f32, shape: &Shape) -> Option<f32> {
+        let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { return None };
+        (!self.is_learning(shape)).then(|| self.decades(value, shape))
     }
 
     fn decades(&self, value: f32, shape: &Shape) -> f32 {

@@ -2,7 +2,8 @@
 
 use holdfast_scorer::THRESHOLD;
 use holdfast_scorer::forest::Forest;
-use holdfast_scorer::group::Group;
+use holdfast_scorer::group::{Group, Options};
+use holdfast_scorer::keep::{Refusal, seal, unseal};
 use holdfast_scorer::series::Series;
 use proptest::prelude::*;
 
@@ -50,6 +51,40 @@ proptest! {
             prop_assert!((0.0..1.0).contains(&verdict.score), "{row:?}: {verdict:?}");
             prop_assert!(group.loudness().iter().all(|loud| loud.is_finite()));
         }
+    }
+
+    #[test]
+    fn a_group_goes_on_from_its_file_as_if_nothing_had_been(
+        rows in prop::collection::vec(prop::collection::vec(value(), 3), 200..700),
+        cut in 0.0..1.0_f64,
+    ) {
+        let options = Options { learning_seconds: 100.0, ..Options::new(3, 600.0) };
+        let mut group = Group::with(&options);
+        let (before, after) = rows.split_at((rows.len() as f64 * cut) as usize);
+        for (n, row) in before.iter().enumerate() {
+            group.push(n as f64 * 600.0, row);
+            if let Some((past, version)) = group.forest_due() {
+                group.plant(Forest::grow(past, version));
+            }
+        }
+        let mut body = Vec::new();
+        group.save(&mut body);
+        let file = seal(&body);
+        let restored = Group::restore(&options, &mut unseal(&file).expect("just written"));
+        let mut restored = restored.expect("just written");
+        let mut again = Vec::new();
+        restored.save(&mut again);
+        prop_assert_eq!(&body, &again);
+        for (n, row) in after.iter().enumerate() {
+            let seconds = (before.len() + n) as f64 * 600.0;
+            let (a, b) = (group.push(seconds, row), restored.push(seconds, row));
+            prop_assert_eq!(a.score.to_bits(), b.score.to_bits());
+            prop_assert_eq!(a.per_week.to_bits(), b.per_week.to_bits());
+        }
+        let half = body.get(..body.len() / 2).unwrap_or_default();
+        prop_assert_eq!(Group::restore(&options, &mut &*half), Err(Refusal::Damaged));
+        let other = Options { metrics: 4, ..options };
+        prop_assert_eq!(Group::restore(&other, &mut &*body), Err(Refusal::Other));
     }
 
     #[test]
