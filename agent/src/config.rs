@@ -32,11 +32,12 @@ const CPU_BUDGET: std::ops::RangeInclusive<Share> =
 /// Least and most time between measurements, and before detail comes back.
 const MEASURE_INTERVAL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(300);
+const FALSE_ALARMS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 const REGAIN_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Everything that can be set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of this host in the fleet; the kernel's node name when empty.
@@ -56,6 +57,24 @@ pub struct Config {
     pub summary_interval: Duration,
     /// The eBPF programs.
     pub ebpf: Ebpf,
+    /// How unusual the host is.
+    pub scoring: Scoring,
+}
+
+/// What can be set about the scorer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scoring {
+    /// Whether to score at all.
+    pub enabled: bool,
+    /// How many false alarms a week this host may raise.
+    pub promised_false_alarms: f64,
+}
+
+impl Default for Scoring {
+    fn default() -> Self {
+        Self { enabled: true, promised_false_alarms: 1.0 }
+    }
 }
 
 /// What can be set about the eBPF programs.
@@ -95,6 +114,7 @@ impl Default for Config {
             state_dir: "/var/lib/holdfast/agent".into(),
             summary_interval: Duration::from_secs(10),
             ebpf: Ebpf::default(),
+            scoring: Scoring::default(),
         }
     }
 }
@@ -194,6 +214,11 @@ impl Config {
         if !REGAIN_AFTER.contains(&self.ebpf.regain_after) {
             let wait = format_args!("{:?}", self.ebpf.regain_after);
             return refuse("ebpf.regain_after", &wait, "give 1s to 1h");
+        }
+        let promised = self.scoring.promised_false_alarms;
+        if !FALSE_ALARMS.contains(&promised) {
+            let key = "scoring.promised_false_alarms";
+            return refuse(key, &promised, "give 0.01 to 100 (a week)");
         }
         Ok(())
     }
@@ -306,6 +331,18 @@ const KEYS: &[Key] = &[
         default: "true",
         help: "Prove the probes at the start: provoke a few events in a cgroup of the agent's own,\nand see whether each probe sees exactly those.",
     },
+    Key {
+        table: "scoring",
+        name: "enabled",
+        default: "true",
+        help: "Score how unusual the host and its units are, by their own past.",
+    },
+    Key {
+        table: "scoring",
+        name: "promised_false_alarms",
+        default: "1.0",
+        help: "How many false alarms a week this host may raise, 0.01 to 100: the fewer, the more\nunusual something must be. `holdfast local calibration` shows whether that is kept.",
+    },
 ];
 
 /// The default file: every key with its help, commented out.
@@ -397,6 +434,8 @@ mod tests {
             ("[ebpf]\ncpu_budget = \"a lot\"", "no share"),
             ("[ebpf]\nmeasure_interval = \"0s\"", "ebpf.measure_interval"),
             ("[ebpf]\nregain_after = \"2h\"", "ebpf.regain_after"),
+            ("[scoring]\npromised_false_alarms = 0.0", "scoring.promised_false_alarms"),
+            ("[scoring]\npromised_false_alarms = nan", "scoring.promised_false_alarms"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(key), "{text}: {error}");

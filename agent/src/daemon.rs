@@ -28,6 +28,8 @@ use crate::losses::Losses;
 use crate::metrics::{self, Snapshot, Sources};
 use crate::report::{LinkState, Report};
 use crate::sampler::{self, Channels, Sampler};
+use crate::scorer::{self, Scorer};
+use crate::scorer_file;
 use crate::uplink::{self, Uplink};
 
 /// Reports that may wait for the uplink: it takes them at all times, so this is
@@ -115,6 +117,10 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     let kept = if same_boot { stood.clone() } else { Vec::new() };
     let (conditions, conditions_view) = watch::channel(kept);
 
+    let scorer_keeper = scorer_file::Keeper::new(&config.state_dir);
+    let (scorer, forgot) = load_scorer(&config, &scorer_keeper);
+    let (learnt, learnt_view) = watch::channel(None);
+
     let hello = hello(&config, &facts, &host);
     let uplink = build_uplink(&config, hello, report_inbox, link, losses.clone())?;
     let kernel = start_kernel(&config, &root);
@@ -131,13 +137,18 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             pressure_threshold: config.ebpf.pressure_threshold.fraction(),
             attest: config.ebpf.attest,
             state_dir: config.state_dir.clone(),
+            forgot,
         },
         &root,
         kernel,
         losses,
-        Channels { reports, requests: request_inbox, snapshot, conditions },
+        Channels { reports, requests: request_inbox, snapshot, conditions, learnt },
     )
     .with_conditions(stood, same_boot);
+    let sampler = match scorer {
+        Some(scorer) => sampler.with_scorer(scorer),
+        None => sampler,
+    };
 
     write_addresses(&config.state_dir, &addresses)?;
     tracing::info!(
@@ -176,9 +187,10 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             served.map_err(Error::from)
         }
     };
-    let ((), (), (), (), metrics_end, local_end) = tokio::join!(
+    let ((), (), (), (), (), metrics_end, local_end) = tokio::join!(
         sampler.run(stop.clone()),
         keeper.run(conditions_view, stop.clone()),
+        scorer_keeper.run(learnt_view, stop.clone()),
         uplink.run(stop.clone()),
         notify(snapshot_view, link_view, stop.clone()),
         metrics_page,
@@ -186,6 +198,30 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     );
     drop((guard, lock));
     metrics_end.and(local_end)
+}
+
+/// The scorer with what it learnt in earlier runs, or why that is lost; `None` when nothing
+/// is to be scored.
+fn load_scorer(config: &Config, keeper: &scorer_file::Keeper) -> (Option<Scorer>, Option<String>) {
+    if !config.scoring.enabled {
+        return (None, None);
+    }
+    let options = scorer::Options {
+        window: config.summary_interval,
+        promised_per_week: config.scoring.promised_false_alarms,
+    };
+    let restored = match keeper.load() {
+        Ok(None) => return (Some(Scorer::new(options)), None),
+        Ok(Some(file)) => Scorer::restore(options, &file).map_err(|refusal| refusal.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match restored {
+        Ok(scorer) => (Some(scorer), None),
+        Err(reason) => {
+            tracing::warn!(reason, "what was learnt before cannot be used");
+            (Some(Scorer::new(options)), Some(reason))
+        }
+    }
 }
 
 /// Descriptors for the files of many units: as many as the system allows.

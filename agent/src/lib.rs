@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod probes;
 pub mod report;
 pub mod sampler;
+pub mod scorer;
+pub mod scorer_file;
 pub mod share;
 pub mod summary;
 pub mod units;

@@ -1,8 +1,8 @@
 //! What a person on the host may ask: the gRPC service `Local` over a Unix socket.
 //!
 //! The socket is open to root and to the agent's own user; who asks is known from
-//! the kernel (peer credentials), not from what is sent. The service changes nothing;
-//! to prove the probes it provokes a few events within a cgroup of its own.
+//! the kernel (peer credentials), not from what is sent. The service changes nothing on
+//! the host; to prove the probes it provokes a few events within a cgroup of its own.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -25,6 +25,7 @@ use crate::blame;
 use crate::doctor;
 use crate::host::Root;
 use crate::report::{self, LinkState, ProbeStatus};
+use crate::scorer::{Change, Feedback, JudgeError};
 use crate::uplink::wire;
 
 /// Longest measurement that may be asked for.
@@ -33,6 +34,8 @@ const LONGEST_MEASURE: Duration = Duration::from_secs(10);
 pub(crate) const LONGEST_ATTEST: Duration = Duration::from_secs(3);
 /// The sampler answers within a tick; more means that it hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest note of a change, in bytes.
+const LONGEST_NOTE: usize = 200;
 /// Requests under way at once on one connection.
 const CONCURRENCY: usize = 8;
 
@@ -229,6 +232,75 @@ impl Local for Api {
         let request = report::Request::Attest { disruptive, answer: sender };
         let report = self.ask(request, answer, LONGEST_ATTEST + ANSWER_TIMEOUT).await?;
         Ok(Response::new(wire::attest(&report)))
+    }
+
+    async fn list_episodes(
+        &self,
+        request: Request<v1::ListEpisodesRequest>,
+    ) -> Result<Response<v1::ListEpisodesResponse>, Status> {
+        check_peer(&request)?;
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Episodes { answer: sender };
+        let episodes = self.ask(request, answer, ANSWER_TIMEOUT).await?;
+        Ok(Response::new(v1::ListEpisodesResponse {
+            off: episodes.is_none(),
+            episode: episodes.unwrap_or_default().iter().map(wire::episode).collect(),
+        }))
+    }
+
+    async fn judge_episode(
+        &self,
+        request: Request<v1::JudgeEpisodeRequest>,
+    ) -> Result<Response<v1::JudgeEpisodeResponse>, Status> {
+        check_peer(&request)?;
+        let v1::JudgeEpisodeRequest { id, judgement } = request.into_inner();
+        let feedback = match v1::EpisodeJudgement::try_from(judgement) {
+            Ok(v1::EpisodeJudgement::False) => Feedback::False,
+            Ok(v1::EpisodeJudgement::Real) => Feedback::Real,
+            _ => return Err(Status::invalid_argument("an episode was false or real")),
+        };
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Judge { id, feedback, answer: sender };
+        match self.ask(request, answer, ANSWER_TIMEOUT).await? {
+            Ok(()) => Ok(Response::new(v1::JudgeEpisodeResponse {})),
+            Err(error @ JudgeError::Unknown(_)) => Err(Status::not_found(error.to_string())),
+            Err(error) => Err(Status::failed_precondition(error.to_string())),
+        }
+    }
+
+    async fn note_change(
+        &self,
+        request: Request<v1::NoteChangeRequest>,
+    ) -> Result<Response<v1::NoteChangeResponse>, Status> {
+        check_peer(&request)?;
+        let v1::NoteChangeRequest { unit, text } = request.into_inner();
+        if !unit.is_empty() && !limits::is_instance(&unit) {
+            return Err(Status::invalid_argument("name a unit, such as nginx.service"));
+        }
+        let text = wire::text(text.trim());
+        if text.is_empty() || text.len() > LONGEST_NOTE || text.contains('\n') {
+            let problem = "say in one line of at most 200 bytes what changes";
+            return Err(Status::invalid_argument(problem));
+        }
+        let change = Change::Note { unit: unit.into(), text };
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Change { change, answer: sender };
+        if self.ask(request, answer, ANSWER_TIMEOUT).await? {
+            Ok(Response::new(v1::NoteChangeResponse {}))
+        } else {
+            Err(Status::failed_precondition(JudgeError::Off.to_string()))
+        }
+    }
+
+    async fn get_calibration(
+        &self,
+        request: Request<v1::GetCalibrationRequest>,
+    ) -> Result<Response<v1::GetCalibrationResponse>, Status> {
+        check_peer(&request)?;
+        let (sender, answer) = oneshot::channel();
+        let request = report::Request::Calibration { answer: sender };
+        let calibration = self.ask(request, answer, ANSWER_TIMEOUT).await?;
+        Ok(Response::new(wire::calibration(calibration.as_ref())))
     }
 
     async fn get_status(

@@ -49,6 +49,8 @@ causes! {
     Conditions = "conditions.full";
     /// Units under pressure that are not looked at in detail because there are too many.
     Detail = "units.detail";
+    /// Signals and windows of units, devices and interfaces beyond those that are scored.
+    Scored = "scorer.subjects";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

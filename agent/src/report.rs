@@ -12,6 +12,7 @@ use crate::blame::Resource;
 use crate::catalogue::SignalId;
 use crate::governor::{Depth, Overhead};
 use crate::kernel::attest::Outcome;
+use crate::scorer::{Calibration, Change, Episode, Feedback, JudgeError};
 
 /// Statistics of one series over a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -360,6 +361,32 @@ pub enum Request {
         disruptive: bool,
         /// Where the answer goes.
         answer: oneshot::Sender<AttestReport>,
+    },
+    /// What is and was unusual; `None` when scoring is off.
+    Episodes {
+        /// Where the answer goes.
+        answer: oneshot::Sender<Option<Vec<Episode>>>,
+    },
+    /// Takes in what somebody says of an episode.
+    Judge {
+        /// Which.
+        id: u64,
+        /// What.
+        feedback: Feedback,
+        /// Where the answer goes; the error says why that cannot be.
+        answer: oneshot::Sender<Result<(), JudgeError>>,
+    },
+    /// Something changes on the host.
+    Change {
+        /// What.
+        change: Change,
+        /// Where the answer goes: whether anything is scored.
+        answer: oneshot::Sender<bool>,
+    },
+    /// What is promised of alarms, and what was observed; `None` when scoring is off.
+    Calibration {
+        /// Where the answer goes.
+        answer: oneshot::Sender<Option<Calibration>>,
     },
     /// How the sampler is doing.
     Status {

@@ -73,6 +73,13 @@ pub(crate) enum Command {
     Events(Events),
     /// Tells which units keep a unit of this host waiting, and for how long.
     Blame(Blame),
+    /// Lists what was unusual on this host, oldest first.
+    ///
+    /// Units, devices, interfaces and the host itself are compared with their own past.
+    /// What begins within a few minutes of each other is one episode.
+    Episodes,
+    /// Explains an episode: which signals were unusual, how far, and how it went on.
+    Explain(Explain),
     /// Watches hosts, units, devices and interfaces full-screen.
     #[command(after_help = keys::TEXT)]
     Top(Top),
@@ -179,6 +186,12 @@ pub(crate) struct Blame {
     pub(crate) last: Duration,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Number of the episode, as in `holdfast episodes`; the newest one when not given.
+    pub(crate) episode: Option<u64>,
+}
+
 /// What units wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Resource {
@@ -207,6 +220,17 @@ pub(crate) enum Local {
     Attest(Attest),
     /// Shows the agent's own state: connection, cost and losses.
     Status,
+    /// Shows how many false alarms are promised, and whether that is kept.
+    Calibration,
+    /// Tells the agent whether an episode was a false alarm.
+    ///
+    /// One like it must be ten times as rare to be told again, for some weeks.
+    Feedback(Feedback),
+    /// Tells the agent that something changes, such as a deployment.
+    ///
+    /// For 15 minutes only what is a good deal rarer than usual is told, and what is told
+    /// names the change.
+    Note(Note),
     /// Shows what this host gives the agent, what is missing, what that costs and how
     /// to get it; the exit code is 1 when signals are missing.
     Doctor,
@@ -226,6 +250,33 @@ pub(crate) struct Attest {
     /// the kernel's log.
     #[arg(long)]
     pub(crate) disruptive: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Feedback {
+    /// Number of the episode, as in `holdfast episodes`.
+    pub(crate) episode: u64,
+    /// What it was.
+    #[arg(value_enum)]
+    pub(crate) judgement: Judgement,
+}
+
+/// What an episode was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Judgement {
+    /// Nothing was wrong.
+    False,
+    /// Something was.
+    Real,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Note {
+    /// What changes, in one line.
+    pub(crate) text: String,
+    /// The systemd unit that changes; the whole host when not given.
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -327,6 +378,9 @@ mod tests {
             "holdfast local probes --measure 1m",
             "holdfast blame",
             "holdfast blame a.service --last 6m",
+            "holdfast explain yesterday",
+            "holdfast local feedback 7 perhaps",
+            "holdfast local note",
             "holdfast blame a.service --resource network",
             "holdfast nonsense",
         ] {

@@ -53,6 +53,13 @@ pub(crate) enum Error {
     Output(#[source] io::Error),
     #[error("cannot write the answer as JSON: {0}")]
     Json(#[source] serde_json::Error),
+    #[error("nothing is scored on this host: scoring is switched off")]
+    ScoringOff,
+    #[error("{}", match .0 {
+        Some(id) => format!("no episode {id} is remembered"),
+        None => "no episode is remembered".to_owned(),
+    })]
+    NoEpisode(Option<u64>),
     #[error("{0} of the things above cost this host signals")]
     Missing(usize),
     #[error("{0}")]
@@ -105,6 +112,8 @@ impl Error {
             Self::Terminal(_) => "Use `holdfast top --once` instead.",
             Self::Output(_) => "Check that the place it is redirected to has room.",
             Self::Json(_) => "Leave out --json to see the answer as a table.",
+            Self::ScoringOff => "Set `scoring.enabled = true` in the agent's configuration.",
+            Self::NoEpisode(_) => "See `holdfast episodes` for those there are.",
             Self::Missing(_) => "Each says by what remedy they can be had.",
             Self::Score(_) => "See `holdfast help score` for the tables that can be read.",
             Self::Runtime(_) => "Check the limits on open files and memory of this shell.",

@@ -9,11 +9,13 @@
 
 mod attest;
 mod blame;
+mod calibration;
 mod catalogue;
 mod cli;
 mod completion;
 mod connection;
 mod doctor;
+mod episodes;
 mod error;
 mod events;
 mod exit_codes;
@@ -92,6 +94,19 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Local(Local::Status) => status::run(&mut agent(&global).await?, &mut output).await,
         Command::Blame(options) => {
             blame::run(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Episodes => episodes::list(&mut agent(&global).await?, &mut output).await,
+        Command::Explain(options) => {
+            episodes::explain(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Calibration) => {
+            calibration::show(&mut agent(&global).await?, &mut output).await
+        }
+        Command::Local(Local::Feedback(options)) => {
+            calibration::judge(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Note(options)) => {
+            calibration::note(&mut agent(&global).await?, &mut output, &options).await
         }
         Command::Local(Local::Doctor) => doctor::run(&mut agent(&global).await?, &mut output).await,
         Command::Completion(options) => completion::run(&mut output, &options),

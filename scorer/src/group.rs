@@ -8,7 +8,7 @@ use crate::rate::Rate;
 use crate::season::{Clock, Hour};
 use crate::squash;
 use crate::subspace::Subspace;
-use crate::tail::{Shape, Tail};
+use crate::tail::{SURPRISE, Shape, Tail};
 
 /// The loudest metrics that count: the mean of the means of so many.
 const LOUDEST: [usize; 2] = [3, 6];
@@ -105,6 +105,8 @@ pub struct Group {
     rates: Rates,
     clock: Clock,
     tail: Tail,
+    /// Of what lasted for two rows.
+    sustained_tail: Tail,
     peaks: Peaks,
     shape: Shape,
     /// When the last row was, as the baselines see it.
@@ -150,12 +152,14 @@ impl Group {
             rates: Rates::new(interval),
             clock: Clock::new(interval),
             tail: Tail::new(),
+            sustained_tail: Tail::new(),
             peaks: Peaks::new(interval),
             last_hour: None,
             shape: Shape {
                 bulk: 0.9,
                 memory: rows(MEMORY_DAYS) as f32,
                 warm_up: rows(options.learning_seconds / DAY_SECONDS).max(100.0) as f32,
+                surprise: f32::INFINITY,
             },
             smooth: Rate::of_half_life(SMOOTH_ROWS),
             smoothed: 0.0,
@@ -196,7 +200,9 @@ impl Group {
         self.smoothed += self.smooth.settled() * (raw - self.smoothed);
         self.sustained = self.smoothed.min(before);
         let learning = self.tail.is_learning(&self.shape);
-        let rarity = self.tail.rarity(self.sustained as f32, &self.shape);
+        let shape = Shape { surprise: SURPRISE, ..self.shape };
+        let rarity = self.sustained_tail.rarity(self.sustained as f32, &shape);
+        self.sustained_tail.push(self.sustained as f32, &shape);
         let decades = f64::from(self.tail.push(self.smoothed as f32, &self.shape));
         let per_week = self.per_week(rarity);
         self.peaks.push(self.sustained);
@@ -292,6 +298,7 @@ impl Group {
         self.subspace.put(out);
         self.clock.put(out);
         self.tail.put(out);
+        self.sustained_tail.put(out);
         self.peaks.put(out);
         self.smoothed.put(out);
         self.sustained.put(out);
@@ -319,6 +326,7 @@ impl Group {
             group.subspace = Keep::take(from)?;
             group.clock = Keep::take(from)?;
             group.tail = Keep::take(from)?;
+            group.sustained_tail = Keep::take(from)?;
             group.peaks = Keep::take(from)?;
             group.smoothed = Keep::take(from)?;
             group.sustained = Keep::take(from)?;

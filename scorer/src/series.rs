@@ -26,7 +26,7 @@ const FIRST_SPREAD: u64 = 10;
 const FLOOR: f64 = 1e-3;
 /// A logarithm of a variance differs by so much from nothing.
 const SPREAD_FLOOR: f64 = 0.05;
-const TAIL: Shape = Shape { bulk: 0.95, memory: 10_000.0, warm_up: 200.0 };
+const TAIL: Shape = Shape { bulk: 0.95, memory: 10_000.0, warm_up: 200.0, surprise: f32::INFINITY };
 /// Kinds are added up with this power: the loudest counts most, agreement a little.
 const POWER: i32 = 3;
 /// Decades, less fatigue, that are an alarm.

@@ -37,8 +37,24 @@ pub struct Shape {
     pub memory: f32,
     /// How many values it takes before anything is said.
     pub warm_up: f32,
+    /// A value that is by so many decades rarer than the rarest of so many values should
+    /// be teaches no more than that: else a single event makes the next one ordinary.
+    /// Infinite: it teaches all of itself.
+    pub surprise: f32,
 }
 
+/// A Generalised Pareto distribution, and the logarithm of its share of all values.
+struct Pareto {
+    xi: f32,
+    sigma: f32,
+    ln_above: f32,
+}
+
+/// How rare something may be, beyond what so many values should hold, and still teach all
+/// of itself, for those who judge what comes after it.
+pub const SURPRISE: f32 = 0.5;
+/// A shape below this is that of an exponential distribution.
+const EXPONENTIAL: f32 = 1e-3;
 /// Weight of what is assumed about the tail before anything is known, in values.
 const PRIOR: f32 = 1.0;
 /// No value is rarer than this many decades: nobody has seen so many values.
@@ -61,7 +77,9 @@ impl Tail {
         // So large that it is out of the question, and its square is still a number.
         let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { return 0.0 };
         let decades = if self.is_learning(shape) { 0.0 } else { self.decades(value, shape) };
-        self.learn(value, shape);
+        let most = self.total.max(1.0).log10() + shape.surprise;
+        let taught = if decades > most { self.value_at(most).min(value) } else { value };
+        self.learn(taught, shape);
         decades
     }
 
@@ -78,20 +96,32 @@ impl Tail {
         if value <= u {
             return -(1.0 - shape.bulk).log10() * value / u.max(f32::MIN_POSITIVE);
         }
-        let (excess, count) = (value - u, self.above + PRIOR);
+        let (excess, Pareto { xi, sigma, ln_above }) = (value - u, self.pareto());
+        let ln_tail =
+            if xi < EXPONENTIAL { -excess / sigma } else { -(xi * excess / sigma).ln_1p() / xi };
+        (-(ln_above + ln_tail) * std::f32::consts::LOG10_E).clamp(0.0, CAP)
+    }
+
+    /// The value beyond the bulk that has so many decades.
+    fn value_at(&self, decades: f32) -> f32 {
+        let Pareto { xi, sigma, ln_above } = self.pareto();
+        let ln_tail = (-decades * std::f32::consts::LN_10 - ln_above).min(0.0);
+        let excess =
+            if xi < EXPONENTIAL { -sigma * ln_tail } else { sigma * (-xi * ln_tail).exp_m1() / xi };
+        self.quantile + excess
+    }
+
+    /// The distribution of what lies above the quantile.
+    fn pareto(&self) -> Pareto {
+        let (u, count) = (self.quantile, self.above + PRIOR);
         let mean = (self.excess + 0.1 * u) / count;
         let variance = ((self.squares + 0.02 * u * u) / count - mean * mean).max(0.0);
         let ratio = mean * mean / variance.max(f32::MIN_POSITIVE);
         // Lighter than exponential is not believed, heavier than this has no variance.
         let xi = (0.5 * (1.0 - ratio)).clamp(0.0, 0.5);
-        let ln_tail = if xi < 1e-3 {
-            -excess / mean.max(f32::MIN_POSITIVE)
-        } else {
-            let sigma = 0.5 * mean * (1.0 + ratio);
-            -(xi * excess / sigma.max(f32::MIN_POSITIVE)).ln_1p() / xi
-        };
+        let sigma = if xi < EXPONENTIAL { mean } else { 0.5 * mean * (1.0 + ratio) };
         let ln_above = (count / (self.total + PRIOR)).min(1.0).ln();
-        (-(ln_above + ln_tail) * std::f32::consts::LOG10_E).clamp(0.0, CAP)
+        Pareto { xi, sigma: sigma.max(f32::MIN_POSITIVE), ln_above }
     }
 
     fn learn(&mut self, value: f32, shape: &Shape) {
@@ -163,7 +193,8 @@ impl Default for Tail {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { bulk: 0.95, memory: 100_000.0, warm_up: 500.0 };
+    const SHAPE: Shape =
+        Shape { bulk: 0.95, memory: 100_000.0, warm_up: 500.0, surprise: f32::INFINITY };
 
     /// Pseudo-random numbers in `0..1`, the same in each run.
     fn uniform() -> impl FnMut() -> f64 {
@@ -217,5 +248,22 @@ mod tests {
                 assert!((0.0..=CAP).contains(&decades), "{value}: {decades}");
             }
         }
+    }
+
+    #[test]
+    fn one_event_does_not_make_the_next_ordinary() {
+        let robust = Shape { surprise: SURPRISE, ..SHAPE };
+        let (mut plain, mut careful) = (Tail::new(), Tail::new());
+        let mut next = uniform();
+        for _ in 0..20_000 {
+            let value = -(1.0 - next()).ln() as f32;
+            plain.push(value, &SHAPE);
+            careful.push(value, &robust);
+        }
+        for tail in [(&mut plain, SHAPE), (&mut careful, robust)] {
+            assert!(tail.0.push(1_000.0, &tail.1) > 25.0);
+        }
+        let again = (plain.push(1_000.0, &SHAPE), careful.push(1_000.0, &robust));
+        assert!(again.0 < 8.0 && again.1 > 25.0, "{again:?}");
     }
 }

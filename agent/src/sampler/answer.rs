@@ -33,6 +33,10 @@ impl Sampler {
             Request::Blame { unit, last, answer } => {
                 let _ = answer.send(self.blame_report(&unit, last));
             }
+            Request::Episodes { answer } => drop(answer.send(self.episodes())),
+            Request::Calibration { answer } => drop(answer.send(self.calibration())),
+            Request::Judge { id, feedback, answer } => drop(answer.send(self.judge(id, feedback))),
+            Request::Change { change, answer } => drop(answer.send(self.note_change(change))),
             Request::Probes { measure, answer } => self.answer_probes(measure, answer),
             Request::Attest { disruptive, answer } => self.answer_attest(disruptive, answer),
         }

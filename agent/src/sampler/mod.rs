@@ -12,6 +12,7 @@ mod blame;
 mod events;
 mod govern;
 mod panel;
+mod score;
 mod tell;
 
 use std::future;
@@ -37,6 +38,8 @@ use crate::losses::{Cause, Losses};
 use crate::metrics::Snapshot;
 use crate::probes::Context;
 use crate::report::{ProbeStatus, Report, Request, Vitals};
+use crate::scorer::Scorer;
+use crate::scorer_file;
 use crate::summary::Summarizer;
 use crate::units::{Moved, OTHER, Units};
 
@@ -45,6 +48,7 @@ use attest::Attestor;
 use events::Journal;
 use govern::Governing;
 use panel::Panel;
+use score::Scoring;
 
 /// Rows for network interfaces, and for devices where no eBPF map sets the number.
 const INTERFACE_ROWS: usize = 64;
@@ -69,6 +73,8 @@ pub struct Options {
     pub attest: bool,
     /// Where proofs may write a file.
     pub state_dir: PathBuf,
+    /// Whether what was learnt in an earlier run could not be used: why.
+    pub forgot: Option<String>,
 }
 
 /// Where the sampler's words go and questions come from.
@@ -82,6 +88,8 @@ pub struct Channels {
     pub snapshot: watch::Sender<Snapshot>,
     /// To whoever keeps the conditions over a restart, when they change.
     pub conditions: watch::Sender<Vec<Saved>>,
+    /// To whoever keeps what the scorer learnt, now and then and at the end.
+    pub learnt: watch::Sender<scorer_file::Saved>,
 }
 
 /// What the sampler waits for.
@@ -117,6 +125,8 @@ pub struct Sampler {
     journal: Journal,
     conditions: Conditions,
     refused_conditions: u64,
+    /// `None` when nothing is scored.
+    scoring: Option<Scoring>,
     moved: Vec<Moved>,
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
@@ -192,6 +202,7 @@ impl Sampler {
             journal: Journal::new(losses.clone()),
             conditions: Conditions::default(),
             refused_conditions: 0,
+            scoring: None,
             moved: Vec::new(),
             kernel_queue: Vec::new(),
             measuring: None,
@@ -222,6 +233,13 @@ impl Sampler {
         self
     }
 
+    /// Scores what it samples.
+    #[must_use]
+    pub fn with_scorer(mut self, scorer: Scorer) -> Self {
+        self.scoring = Some(Scoring::new(scorer, &self.root, BootTime::now()));
+        self
+    }
+
     /// Samples until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.tick_units(BootTime::now());
@@ -239,6 +257,7 @@ impl Sampler {
                 Event::Request(None) | Event::Shutdown => break,
             }
         }
+        self.keep_scorer();
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Event {
@@ -283,6 +302,7 @@ impl Sampler {
         self.panel.read(loaded, &mut self.current);
         self.tick_blame(now);
         self.follow_conditions(now);
+        self.put_scores();
         self.govern(now);
         self.summarizer.tick(&self.previous, &self.current);
         let refused = self.summarizer.refused();
@@ -317,7 +337,9 @@ impl Sampler {
         let length = Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
             .clamp(shortest, longest);
         let window = self.summarizer.close(&self.current, clock::unix_ms(), length);
-        self.report(Report::Window(Arc::new(window)), Cause::Summaries);
+        let window = Arc::new(window);
+        self.score(&window, now);
+        self.report(Report::Window(window), Cause::Summaries);
     }
 
     fn publish(&mut self, now: BootTime) {

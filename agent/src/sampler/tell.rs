@@ -41,6 +41,10 @@ impl Sampler {
         let version = env!("CARGO_PKG_VERSION");
         let message = format!("the agent {version} started");
         self.tell(Fact::new("agent.started", Severity::Info, message));
+        if let Some(reason) = self.options.forgot.take() {
+            let message = format!("what is usual has to be learnt again: {reason}");
+            self.tell(Fact::new("scorer.forgot", Severity::Warning, message));
+        }
         let statuses = self.statuses(&[]);
         let off = |ebpf_too: bool| {
             let off = statuses.iter().filter(|status| status.state == State::Off);
@@ -75,6 +79,9 @@ impl Sampler {
     pub(super) fn tell_moved(&mut self, now: BootTime) {
         let mut moved = std::mem::take(&mut self.moved);
         for moved in moved.drain(..) {
+            if moved.born {
+                self.note_start(&moved.unit, now);
+            }
             self.enter(events::moved(moved), now, clock::unix_ms());
         }
         self.moved = moved;

@@ -12,6 +12,7 @@ use crate::report::{
     AttestReport, BlameReport, Event, LinkState, Newest, ProbeStatus, ProgramStatus, Proof,
     Severity, State, Vitals, Window,
 };
+use crate::scorer::{self, Calibration, Detector, Episode, Feedback, Part, Reason};
 
 /// Cuts `text` to what the wire allows, at a character's edge, without control characters.
 pub(crate) fn text(text: &str) -> String {
@@ -82,6 +83,87 @@ pub(crate) fn attest(report: &AttestReport) -> v1::AttestResponse {
         proof: report.outcomes.iter().map(outcome).collect(),
         took_ms: u32::try_from(report.took.as_millis()).unwrap_or(u32::MAX),
         error: text(&report.error),
+    }
+}
+
+/// Something unusual.
+pub(crate) fn episode(episode: &Episode) -> v1::Episode {
+    let leading = episode.leading();
+    let leading = episode.parts.iter().position(|part| leading == Some(part)).unwrap_or(0);
+    let judgement = match episode.feedback {
+        None => v1::EpisodeJudgement::Unspecified,
+        Some(Feedback::False) => v1::EpisodeJudgement::False,
+        Some(Feedback::Real) => v1::EpisodeJudgement::Real,
+    };
+    v1::Episode {
+        id: episode.id,
+        began_unix_ms: episode.began_unix_ms,
+        ended_unix_ms: episode.ended_unix_ms.unwrap_or(0),
+        became_usual: episode.became_usual,
+        severity: grade(episode.severity).into(),
+        part: episode.parts.iter().map(part).collect(),
+        more_parts: episode.more_parts,
+        change: episode.changes.iter().map(|change| text(change)).collect(),
+        judgement: judgement.into(),
+        leading: u32::try_from(leading).unwrap_or(0),
+    }
+}
+
+const fn grade(severity: scorer::Severity) -> v1::EpisodeSeverity {
+    match severity {
+        scorer::Severity::Minor => v1::EpisodeSeverity::Minor,
+        scorer::Severity::Major => v1::EpisodeSeverity::Major,
+        scorer::Severity::Severe => v1::EpisodeSeverity::Severe,
+    }
+}
+
+fn part(part: &Part) -> v1::EpisodePart {
+    let reason = |reason: &Reason| {
+        let info = signal(reason.signal.signal());
+        v1::EpisodeReason {
+            signal: info.name,
+            measure: info.measure,
+            kind: info.kind,
+            value: reason.value,
+            usual: reason.usual,
+            share: reason.share,
+        }
+    };
+    v1::EpisodePart {
+        owner: owner(part.owner).into(),
+        instance: part.instance.to_string(),
+        step_ms: u32::try_from(part.step.as_millis()).unwrap_or(u32::MAX),
+        joined_unix_ms: part.joined_unix_ms,
+        is_over: part.is_over,
+        severity: grade(part.severity).into(),
+        per_week: part.per_week,
+        reason: part.reasons.iter().map(reason).collect(),
+        course: part.course.clone(),
+    }
+}
+
+/// What is promised of alarms and what was observed; `None` when nothing is scored.
+pub(crate) fn calibration(calibration: Option<&Calibration>) -> v1::GetCalibrationResponse {
+    let Some(known) = calibration else {
+        return v1::GetCalibrationResponse { off: true, ..Default::default() };
+    };
+    let detector = |of: &Detector| v1::DetectorCalibration {
+        owner: owner(of.owner).into(),
+        step_ms: u32::try_from(of.step.as_millis()).unwrap_or(u32::MAX),
+        group_weeks: of.group_weeks,
+        expected: of.expected,
+        observed: of.observed,
+    };
+    v1::GetCalibrationResponse {
+        promised_per_week: known.promised_per_week,
+        weeks: known.weeks,
+        told: known.told,
+        said_false: known.said_false,
+        said_real: known.said_real,
+        groups: known.groups,
+        learning: known.learning,
+        detector: known.detectors.iter().map(detector).collect(),
+        off: false,
     }
 }
 

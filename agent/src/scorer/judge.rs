@@ -1,0 +1,111 @@
+//! From what a row says to what is new of which episode.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::clock::BootTime;
+use holdfast_scorer::episode::{Severity, Turn};
+
+use super::book::{Book, News, Part};
+use super::calibration::{CHECKED_PER_WEEK, Calibration};
+use super::change::Change;
+use super::subject::Tier;
+use crate::catalogue::{Owner, SignalId};
+
+/// How old a change may be to be told with an episode.
+const RECENT: Duration = Duration::from_secs(900);
+
+/// A row of somebody, with what it takes to explain it.
+pub(super) struct Judged<'a> {
+    pub(super) owner: Owner,
+    pub(super) instance: Arc<str>,
+    pub(super) signals: &'a [SignalId],
+    pub(super) values: &'a [f64],
+}
+
+impl Judged<'_> {
+    /// Follows the episodes of `tier`; what is new of which episode.
+    pub(super) fn judge(
+        &self,
+        tier: &mut Tier,
+        (per_week, level): (f64, f64),
+        episodes: &mut Book,
+        calibration: &mut Calibration,
+        changes: &VecDeque<(BootTime, Change)>,
+        (now, unix_ms): (BootTime, u64),
+    ) -> Option<(News, u64)> {
+        if per_week.is_finite() {
+            let loud = tier.check.push(per_week, CHECKED_PER_WEEK) == Turn::Begins;
+            calibration.watch(self.owner, tier.step, loud);
+        }
+        match tier.follower.push(per_week, level) {
+            Turn::Begins => {
+                let recent = || {
+                    let recent = changes.iter().filter(|(at, _)| now.since(*at) <= RECENT);
+                    recent.map(|(_, change)| change.text()).collect()
+                };
+                let (id, news) = episodes.begin(self.part(tier, unix_ms)?, recent, now);
+                tier.episode = Some(id);
+                calibration.told += u64::from(news == Some(News::Began));
+                Some((news?, id))
+            }
+            Turn::Same => {
+                self.keep_loudest(tier, episodes, unix_ms);
+                None
+            }
+            Turn::Worsens => {
+                self.keep_loudest(tier, episodes, unix_ms);
+                let (id, severity) = (tier.episode?, tier.follower.open()?.severity());
+                episodes.worsen(id, severity).map(|news| (news, id))
+            }
+            Turn::Ends | Turn::BecomesUsual => {
+                let id = tier.episode.take()?;
+                let usual = tier.follower.open().is_none() && tier.follower.is_tired();
+                let part = Part { course: tier.course(), ..self.named(tier, unix_ms) };
+                if let Some(known) = episodes.part(id, &part) {
+                    (known.is_over, known.course) = (true, part.course);
+                }
+                episodes.end(id, usize::MAX, usual, unix_ms).map(|news| (news, id))
+            }
+        }
+    }
+
+    /// What is told of an episode is how it was at its loudest.
+    fn keep_loudest(&self, tier: &Tier, episodes: &mut Book, unix_ms: u64) {
+        let (Some(id), Some(open)) = (tier.episode, tier.follower.open()) else { return };
+        let now = self.named(tier, unix_ms);
+        let Some(part) = episodes.part(id, &now) else { return };
+        part.course = tier.course();
+        if open.rarest < part.per_week {
+            part.per_week = open.rarest;
+            part.severity = open.severity();
+            part.reasons = tier.reasons(self.signals, self.values);
+        }
+    }
+
+    fn part(&self, tier: &Tier, unix_ms: u64) -> Option<Part> {
+        let open = tier.follower.open()?;
+        Some(Part {
+            severity: open.severity(),
+            per_week: open.rarest,
+            reasons: tier.reasons(self.signals, self.values),
+            course: tier.course(),
+            ..self.named(tier, unix_ms)
+        })
+    }
+
+    fn named(&self, tier: &Tier, unix_ms: u64) -> Part {
+        Part {
+            owner: self.owner,
+            instance: Arc::clone(&self.instance),
+            step: tier.step,
+            joined_unix_ms: unix_ms,
+            is_over: false,
+            severity: Severity::Minor,
+            per_week: f64::INFINITY,
+            reasons: Vec::new(),
+            course: Vec::new(),
+        }
+    }
+}
