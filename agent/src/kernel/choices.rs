@@ -41,7 +41,7 @@ const TASK: &[&str] =
     &["task_struct.pid", "task_struct.tgid", "task_struct.signal", "signal_struct.live.counter"];
 const SOCKET: &[&str] = &["sock.sk_cgrp_data.cgroup", "cgroup.kn", "kernfs_node.id"];
 
-const EXT4_ONLY: &str = "without trampolines, syncs are seen on ext4 only";
+const EXT4_ONLY: &str = "so syncs are seen on ext4 only";
 
 const COMPLETED: &[&str] = &[
     "block/block_rq_complete:dev",

@@ -28,6 +28,7 @@ mod reason;
 mod size;
 mod tables;
 mod tracefs;
+mod trial;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -23,7 +23,7 @@ use super::names::Names;
 use super::pass::Pass;
 use super::programs::{CHOICES, EMPTY, Form, Kind, Program};
 use super::size::Size;
-use super::{Mutation, Options, ProgramStatus, State, fdinfo, reason};
+use super::{Mutation, Options, ProgramStatus, State, fdinfo, reason, trial};
 use crate::host::Root;
 
 /// The object that is shipped with the sources.
@@ -260,9 +260,14 @@ impl Object {
             }
         }
         for (n, program) in form.programs.iter().enumerate() {
-            if let Err(refusal) = self.attach(program, ground) {
+            let attached = self.attach(program, ground);
+            let seen = attached.and_then(|()| match program.kind {
+                Kind::Function if n == 0 => trial::sync(&mut self.ebpf),
+                _ => Ok(()),
+            });
+            if let Err(refusal) = seen {
                 // Half a form would count nonsense.
-                for started in form.programs.iter().take(n) {
+                for started in form.programs.iter().take(n + 1) {
                     let _ = match self.ebpf.program_mut(started.function) {
                         Some(Loaded::BtfTracePoint(program)) => program.unload(),
                         Some(Loaded::RawTracePoint(program)) => program.unload(),

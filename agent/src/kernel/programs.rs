@@ -13,7 +13,8 @@ pub(super) enum Kind {
     Raw,
     /// To a tracepoint through its record, which tracefs describes.
     Classic,
-    /// To the entry or the exit of a function of the kernel's, through a trampoline.
+    /// To the entry or the exit of a function of the kernel's, through a trampoline. There
+    /// is one such function so far, and [`trial`](super::trial) knows how to call it.
     Function,
     /// To nothing: the agent runs it, once for each thing of a kind.
     Iterator,
