@@ -133,7 +133,9 @@ pub fn block_rq_complete(ctx: BtfTracePointContext) {
     // SAFETY: the look-up gave a cell that only this program on this CPU writes,
     // and kinds are positions in its arrays.
     unsafe {
-        (*cell).errors += u64::from(failed);
+        if failed {
+            (*cell).errors += 1;
+        }
         if operation < operation::SIZED {
             // Not `completed`, which is the same here: so the size tells whether the
             // offset of what remains is right.

@@ -32,6 +32,8 @@ const CPU_BUDGET: std::ops::RangeInclusive<Share> =
 /// Least and most time between measurements, and before detail comes back.
 const MEASURE_INTERVAL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(300);
+const LEARNING_TIME: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(7 * 86_400);
 const FALSE_ALARMS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 const REGAIN_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -69,11 +71,18 @@ pub struct Scoring {
     pub enabled: bool,
     /// How many false alarms a week this host may raise.
     pub promised_false_alarms: f64,
+    /// History before anything is scored.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub learning_time: Duration,
 }
 
 impl Default for Scoring {
     fn default() -> Self {
-        Self { enabled: true, promised_false_alarms: 1.0 }
+        Self {
+            enabled: true,
+            promised_false_alarms: 1.0,
+            learning_time: Duration::from_secs(1_800),
+        }
     }
 }
 
@@ -220,6 +229,11 @@ impl Config {
             let key = "scoring.promised_false_alarms";
             return refuse(key, &promised, "give 0.01 to 100 (a week)");
         }
+        let learning = self.scoring.learning_time;
+        if !LEARNING_TIME.contains(&learning) {
+            let wait = format_args!("{learning:?}");
+            return refuse("scoring.learning_time", &wait, "give 1m to 168h");
+        }
         Ok(())
     }
 }
@@ -343,6 +357,12 @@ const KEYS: &[Key] = &[
         default: "1.0",
         help: "How many false alarms a week this host may raise, 0.01 to 100: the fewer, the more\nunusual something must be. `holdfast local calibration` shows whether that is kept.",
     },
+    Key {
+        table: "scoring",
+        name: "learning_time",
+        default: "\"30m\"",
+        help: "History of a unit before it is scored, 1m to 168h, and 200 summaries at least. Until two\ndays are known, something must be the more unusual the less is known.",
+    },
 ];
 
 /// The default file: every key with its help, commented out.
@@ -436,6 +456,7 @@ mod tests {
             ("[ebpf]\nregain_after = \"2h\"", "ebpf.regain_after"),
             ("[scoring]\npromised_false_alarms = 0.0", "scoring.promised_false_alarms"),
             ("[scoring]\npromised_false_alarms = nan", "scoring.promised_false_alarms"),
+            ("[scoring]\nlearning_time = \"1s\"", "scoring.learning_time"),
         ] {
             let error = load(text).unwrap_err().to_string();
             assert!(error.contains(key), "{text}: {error}");

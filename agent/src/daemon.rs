@@ -209,6 +209,7 @@ fn load_scorer(config: &Config, keeper: &scorer_file::Keeper) -> (Option<Scorer>
     let options = scorer::Options {
         window: config.summary_interval,
         promised_per_week: config.scoring.promised_false_alarms,
+        learning: config.scoring.learning_time,
     };
     let restored = match keeper.load() {
         Ok(None) => return (Some(Scorer::new(options)), None),

@@ -100,7 +100,8 @@ impl Options {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     interval_seconds: f64,
-    metrics: Vec<Metric>,
+    /// None before the first value: a unit has few of the signals that there are.
+    metrics: Vec<Option<Box<Metric>>>,
     subspace: Subspace,
     rates: Rates,
     clock: Clock,
@@ -147,7 +148,7 @@ impl Group {
         let rows = |days: f64| days * DAY_SECONDS / interval;
         Self {
             interval_seconds: interval,
-            metrics: vec![Metric::default(); metrics],
+            metrics: vec![None; metrics],
             subspace: Subspace::new(metrics),
             rates: Rates::new(interval),
             clock: Clock::new(interval),
@@ -184,7 +185,13 @@ impl Group {
         let early = self.rows < FIRST_ROWS;
         for (n, metric) in self.metrics.iter_mut().enumerate() {
             let value = values.get(n).copied().unwrap_or(f64::NAN);
-            let residuals = metric.baseline.push(value, &hour, &weights);
+            let residuals = match metric {
+                None if !value.is_finite() => None,
+                metric => {
+                    let metric = metric.get_or_insert_default();
+                    metric.baseline.push(value, &hour, &weights)
+                }
+            };
             let residuals = residuals.filter(|_| !early).unwrap_or_default();
             let loud = residuals.long.abs() + residuals.short.abs() + residuals.fast.abs();
             put(&mut self.loudness, n, loud);
@@ -229,6 +236,7 @@ impl Group {
         let (w_long, w_short) = weights.long_and_short();
         let early = self.rows < LEFT_ROWS;
         for (n, metric) in self.metrics.iter_mut().enumerate() {
+            let Some(metric) = metric else { continue };
             let value = f64::from(self.used.get(n).copied().unwrap_or(0.0));
             let left = &mut metric.left;
             (left.low, left.high) = (left.low.min(value), left.high.max(value));
@@ -273,7 +281,8 @@ impl Group {
     /// value.
     #[must_use]
     pub fn usual(&self, n: usize) -> Option<f64> {
-        let baseline = &self.metrics.get(n).filter(|metric| metric.baseline.seen)?.baseline;
+        let metric = self.metrics.get(n)?.as_deref();
+        let baseline = &metric.filter(|metric| metric.baseline.seen)?.baseline;
         let (hour, weights) = self.last_hour.as_ref()?;
         Some(baseline.usual_at(hour, weights))
     }
@@ -287,7 +296,7 @@ impl Group {
     /// Forgets metric `n`, which is something else from now on.
     pub fn forget(&mut self, n: usize) {
         if let Some(metric) = self.metrics.get_mut(n) {
-            *metric = Metric::default();
+            *metric = None;
         }
     }
 
@@ -319,7 +328,7 @@ impl Group {
         let mut group = Self::with(options);
         let taken = (|| {
             let interval = f64::take(from)?;
-            let metrics = Vec::<Metric>::take(from)?;
+            let metrics = Vec::<Option<Box<Metric>>>::take(from)?;
             let same = interval.to_bits() == group.interval_seconds.to_bits()
                 && metrics.len() == group.metrics.len();
             group.metrics = metrics;
@@ -355,8 +364,9 @@ impl Group {
         if same {
             return self;
         }
-        let metric = |from: &Option<usize>| from.and_then(|n| self.metrics.get(n)).cloned();
-        self.metrics = columns.iter().map(|from| metric(from).unwrap_or_default()).collect();
+        let metric =
+            |from: &Option<usize>| from.and_then(|n| self.metrics.get(n)).cloned().flatten();
+        self.metrics = columns.iter().map(metric).collect();
         self.subspace = self.subspace.with_columns(columns);
         self.forest = None;
         let width = columns.len();
@@ -388,7 +398,8 @@ impl Group {
         let of_floats = self.long.len() + self.used.len() + self.loudness.len();
         let of_directions = crate::subspace::COMPONENTS * self.metrics.len();
         size_of::<Self>()
-            + self.metrics.len() * size_of::<Metric>()
+            + self.metrics.len() * size_of::<Option<Box<Metric>>>()
+            + self.metrics.iter().flatten().count() * size_of::<Metric>()
             + (of_floats + of_directions) * size_of::<f32>()
             + self.past.as_ref().map_or(0, Reservoir::bytes)
             + self.forest.as_ref().map_or(0, Forest::bytes)

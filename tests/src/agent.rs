@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{self, Process};
+use crate::process::{self, Answer, Process};
 use crate::programs;
 
 /// The user that owns nothing.
@@ -131,6 +131,22 @@ impl Agent {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("agent.sock")
+    }
+
+    /// A file of its state.
+    #[must_use]
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.folder.path().join("state").join(name)
+    }
+
+    /// What `holdfast ARGUMENTS` answers about it, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn holdfast(&self, arguments: &[&str]) -> Result<Answer> {
+        let socket = self.socket().to_string_lossy().into_owned();
+        process::answer("holdfast", &[&["--socket", &socket], arguments].concat())
     }
 
     /// What `holdfast local ARGUMENTS --json` answers about it.

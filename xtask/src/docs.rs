@@ -75,6 +75,7 @@ struct Signal {
     owner: String,
     probe: String,
     help: String,
+    scoring: String,
 }
 
 fn signals(json: &str) -> Result<String> {
@@ -83,7 +84,9 @@ fn signals(json: &str) -> Result<String> {
         "# Signals\n\n\
          Every signal of the agent, as `holdfast-agent signals` prints them. A counter only\n\
          grows and is shown as its rate per second; a gauge is shown as read; a histogram is\n\
-         a distribution, of which percentiles are shown. `cargo xtask docs` writes this page.\n",
+         a distribution, of which percentiles are shown. What is scored is compared with its\n\
+         own past; context is shown and never judged; a rule tells each one as an event or a\n\
+         condition. `cargo xtask docs` writes this page.\n",
     );
     for (owner, title) in [
         ("host", "Of the host"),
@@ -92,12 +95,12 @@ fn signals(json: &str) -> Result<String> {
         ("interface", "Of a network interface"),
         ("label", "Of a named class, such as the reason of a drop"),
     ] {
-        write!(text, "\n## {title}\n\n| signal | kind | measure | probe | meaning |\n")?;
-        text += "|---|---|---|---|---|\n";
+        write!(text, "\n## {title}\n\n| signal | kind | measure | probe | scoring | meaning |\n")?;
+        text += "|---|---|---|---|---|---|\n";
         for signal in signals.iter().filter(|signal| signal.owner == owner) {
-            let Signal { name, kind, measure, probe, help, .. } = signal;
+            let Signal { name, kind, measure, probe, help, scoring, .. } = signal;
             let help = help.replace('|', "\\|");
-            writeln!(text, "| `{name}` | {kind} | {measure} | {probe} | {help} |")?;
+            writeln!(text, "| `{name}` | {kind} | {measure} | {probe} | {scoring} | {help} |")?;
         }
     }
     Ok(text)

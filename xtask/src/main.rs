@@ -79,6 +79,9 @@ enum Job {
     /// Be one of several units that share this machine, until killed
     #[command(hide = true)]
     Neighbour(provoke::neighbour::Args),
+    /// Be a service that falls ill while a file is there, until killed
+    #[command(hide = true)]
+    Patient(provoke::patient::Args),
     /// Load this machine until killed
     #[command(hide = true)]
     Provoke(provoke::Args),
@@ -112,6 +115,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::HostInit(args) => testhost::init::run(&args),
         Job::Leash(args) => leash::run(&args),
         Job::Neighbour(args) => provoke::neighbour::run(&args),
+        Job::Patient(args) => provoke::patient::run(&args),
         Job::Provoke(args) => provoke::run(&args),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use holdfast_core::clock::BootTime;
 use holdfast_scorer::forest::Forest;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::Sampler;
 use super::events::Fact;
@@ -37,7 +37,7 @@ const NAMED: usize = 3;
 /// The scorer, and what the sampler needs to know to feed it.
 pub(super) struct Scoring {
     scorer: Scorer,
-    growing: Option<(usize, usize, JoinHandle<Forest>)>,
+    growing: Option<(usize, usize, oneshot::Receiver<Forest>)>,
     saved: BootTime,
     packages: [Option<SystemTime>; PACKAGES.len()],
     refused: u64,
@@ -138,30 +138,24 @@ impl Scoring {
     /// Plants a forest that has grown, and lets the next one grow, one at a time, in a
     /// thread that is not the sampler's.
     fn tend(&mut self) {
-        if let Some((at, tier, growing)) = self.growing.take() {
-            if !growing.is_finished() {
-                self.growing = Some((at, tier, growing));
-                return;
-            }
-            // It is finished: this does not wait.
-            if let Some(Ok(forest)) = futures_now(growing) {
-                self.scorer.plant(at, tier, forest);
+        if let Some((at, tier, mut growing)) = self.growing.take() {
+            match growing.try_recv() {
+                Ok(forest) => self.scorer.plant(at, tier, forest),
+                Err(TryRecvError::Empty) => {
+                    self.growing = Some((at, tier, growing));
+                    return;
+                }
+                // It will be due again.
+                Err(TryRecvError::Closed) => {}
             }
         }
         if let Some((at, tier, past, version)) = self.scorer.seed() {
-            let growing = tokio::task::spawn_blocking(move || Forest::grow(&past, version));
+            let (grown, growing) = oneshot::channel();
+            // Nobody waits for it at the end.
+            let grow = move || drop(grown.send(Forest::grow(&past, version)));
+            drop(tokio::task::spawn_blocking(grow));
             self.growing = Some((at, tier, growing));
         }
-    }
-}
-
-/// What a finished task gave.
-fn futures_now<T>(task: JoinHandle<T>) -> Option<Result<T, tokio::task::JoinError>> {
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-    match pin!(task).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(given) => Some(given),
-        Poll::Pending => None,
     }
 }
 

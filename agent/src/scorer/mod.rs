@@ -37,7 +37,12 @@ pub use holdfast_scorer::episode::Severity;
 
 /// Most hosts, units, devices and interfaces together that are scored.
 const SUBJECTS: usize = 384;
-/// One that was not seen for so long is forgotten.
+/// Who is there for less than this is not scored: sessions, jobs, what is started by hand.
+const STAYS: Duration = Duration::from_secs(120);
+/// Most of those that may stay.
+const NEWCOMERS: usize = 2_048;
+/// One that was not seen for so long makes room for others, and for so long is forgotten.
+const ABSENT: Duration = Duration::from_secs(3_600);
 const FORGET: Duration = Duration::from_secs(14 * 86_400);
 /// Changes remembered.
 const CHANGES: usize = 32;
@@ -51,6 +56,8 @@ pub struct Options {
     pub window: Duration,
     /// How many false alarms a week the host may raise.
     pub promised_per_week: f64,
+    /// History before anything is scored; two hundred rows at least, whatever this says.
+    pub learning: Duration,
 }
 
 /// Why what somebody says of an episode cannot be taken in.
@@ -76,6 +83,8 @@ pub struct Scorer {
     /// Place of each signal among those of its owner.
     places: Vec<Option<u16>>,
     subjects: Vec<Subject>,
+    /// Who is seen, but not for long yet: in how many windows, and in which one last.
+    newcomers: HashMap<(Owner, Arc<str>), (u64, u64)>,
     index: [HashMap<Arc<str>, usize>; Owner::ALL.len()],
     episodes: Book,
     changes: VecDeque<(BootTime, Change)>,
@@ -116,6 +125,7 @@ impl Scorer {
             signals,
             places,
             subjects: Vec::new(),
+            newcomers: HashMap::new(),
             index: Default::default(),
             episodes: Book::default(),
             changes: VecDeque::new(),
@@ -203,17 +213,59 @@ impl Scorer {
         subject.seen = self.windows;
     }
 
-    /// A place for somebody new; `None` when there are too many.
+    /// A place for somebody who is here to stay; `None` for who is new, or when there is no
+    /// room.
     fn meet(&mut self, owner: Owner, instance: &Arc<str>) -> Option<usize> {
-        if self.subjects.len() >= SUBJECTS {
+        if owner != Owner::Host && !self.stays(owner, instance) {
+            return None;
+        }
+        if self.subjects.len() >= SUBJECTS && !self.make_room() {
             self.refused += 1;
             return None;
         }
+        self.newcomers.remove(&(owner, Arc::clone(instance)));
         let metrics = self.signals.get(owner as usize)?.len();
         let at = self.subjects.len();
-        self.subjects.push(Subject::new(owner, Arc::clone(instance), metrics, self.options.window));
+        self.subjects.push(Subject::new(owner, Arc::clone(instance), metrics, &self.options));
         self.index.get_mut(owner as usize)?.insert(Arc::clone(instance), at);
         Some(at)
+    }
+
+    /// Whether it has been there for long enough.
+    fn stays(&mut self, owner: Owner, instance: &Arc<str>) -> bool {
+        let now = self.windows;
+        if self.newcomers.len() >= NEWCOMERS {
+            self.newcomers.retain(|_, (_, last)| *last + 1 >= now);
+        }
+        if self.newcomers.len() >= NEWCOMERS {
+            self.refused += 1;
+            return false;
+        }
+        let (seen, last) =
+            self.newcomers.entry((owner, Arc::clone(instance))).or_insert((0, now.wrapping_sub(1)));
+        if *last < now {
+            // Who was away begins again.
+            *seen = if *last + 1 == now { *seen + 1 } else { 1 };
+            *last = now;
+        }
+        *seen >= self.windows_of(STAYS)
+    }
+
+    /// Forgets who has been away and is known least; false when nobody is.
+    fn make_room(&mut self) -> bool {
+        let absent = self.windows.saturating_sub(self.windows_of(ABSENT));
+        let rows = |subject: &Subject| subject.tiers.first().map_or(0, |tier| tier.group.rows());
+        let away = |subject: &Subject| subject.owner != Owner::Host && subject.seen < absent;
+        let known = self.subjects.iter().enumerate().filter(|(_, subject)| away(subject));
+        let Some((at, _)) = known.min_by_key(|(_, subject)| rows(subject)) else { return false };
+        self.subjects.remove(at);
+        self.rebuild_index();
+        true
+    }
+
+    fn windows_of(&self, time: Duration) -> u64 {
+        let windows = time.as_millis() / self.options.window.as_millis().max(1);
+        u64::try_from(windows).unwrap_or(u64::MAX)
     }
 
     /// Groups that score.
@@ -250,8 +302,7 @@ impl Scorer {
     }
 
     fn forget(&mut self) {
-        let windows = FORGET.as_millis() / self.options.window.as_millis().max(1);
-        let oldest = self.windows.saturating_sub(u64::try_from(windows).unwrap_or(u64::MAX));
+        let oldest = self.windows.saturating_sub(self.windows_of(FORGET));
         if self.subjects.iter().any(|subject| subject.seen < oldest) {
             self.subjects.retain(|subject| subject.seen >= oldest);
             self.rebuild_index();

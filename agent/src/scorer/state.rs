@@ -50,7 +50,7 @@ impl Scorer {
         };
         scorer.calibration.restore(from).ok_or(Refusal::Damaged)?;
         for _ in 0..usize::take(from).ok_or(Refusal::Damaged)?.min(SUBJECTS) {
-            scorer.subjects.push(Subject::restore(from, options.window, columns, known)?);
+            scorer.subjects.push(Subject::restore(from, &options, columns, known)?);
         }
         scorer.rebuild_index();
         Ok(scorer)

@@ -9,14 +9,13 @@ use holdfast_scorer::episode::Episodes;
 use holdfast_scorer::group::{self, Group, Verdict};
 use holdfast_scorer::keep::{Keep, Refusal};
 
+use super::Options;
 use super::book::{COURSE, Reason};
 use super::scale::Scale;
 use crate::catalogue::{Owner, SignalId};
 
 /// The time scales: as the windows come, for onsets; and a minute, for what is slower.
 const STEPS: [Duration; 2] = [Duration::ZERO, Duration::from_secs(60)];
-/// Before anything is scored. Two hundred rows at least, whatever this says.
-const LEARNING: Duration = Duration::from_secs(1_800);
 /// History before a subject's past is believed as much as it ever will be.
 const GROWN: Duration = Duration::from_secs(2 * 86_400);
 /// Signals that explain an episode.
@@ -80,9 +79,9 @@ pub(super) struct Subject {
     mistrust: f64,
 }
 
-fn options(owner: Owner, metrics: usize, step: Duration) -> group::Options {
+fn options(owner: Owner, metrics: usize, step: Duration, learning: Duration) -> group::Options {
     group::Options {
-        learning_seconds: LEARNING.as_secs_f64(),
+        learning_seconds: learning.as_secs_f64(),
         // What happens on a host as a whole has patterns; and there is one of it.
         forest: owner == Owner::Host,
         ..group::Options::new(metrics, step.as_secs_f64())
@@ -90,11 +89,17 @@ fn options(owner: Owner, metrics: usize, step: Duration) -> group::Options {
 }
 
 impl Subject {
-    pub(super) fn new(owner: Owner, instance: Arc<str>, metrics: usize, window: Duration) -> Self {
+    pub(super) fn new(
+        owner: Owner,
+        instance: Arc<str>,
+        metrics: usize,
+        &Options { window, learning, .. }: &Options,
+    ) -> Self {
         let tiers = STEPS.map(|step| {
             let rows = step.as_millis().div_ceil(window.as_millis().max(1)).max(1);
             let windows_per_row = u32::try_from(rows).unwrap_or(u32::MAX);
-            Tier::new(owner, metrics, window * windows_per_row, windows_per_row)
+            let step = window * windows_per_row;
+            Tier::new(options(owner, metrics, step, learning), step, windows_per_row)
         });
         let mut tiers = Vec::from(tiers);
         tiers.dedup_by_key(|tier| tier.step);
@@ -152,7 +157,7 @@ impl Subject {
     /// What [`save`](Self::save) wrote when there were the signals `known`.
     pub(super) fn restore(
         from: &mut &[u8],
-        window: Duration,
+        settings: &Options,
         columns: impl Fn(Owner) -> Vec<Option<usize>>,
         known: impl Fn(Owner) -> usize,
     ) -> Result<Self, Refusal> {
@@ -162,7 +167,7 @@ impl Subject {
         let mistrust = f64::take(from).ok_or(Refusal::Damaged)?;
         let tiers = usize::take(from).ok_or(Refusal::Damaged)?;
         let columns = columns(owner);
-        let mut subject = Self::new(owner, instance.into(), columns.len(), window);
+        let mut subject = Self::new(owner, instance.into(), columns.len(), settings);
         subject.mistrust =
             if mistrust.is_finite() { mistrust.clamp(0.0, MOST_MISTRUST) } else { 0.0 };
         if tiers != subject.tiers.len() {
@@ -173,7 +178,8 @@ impl Subject {
             if step.to_bits() != tier.step.as_secs_f64().to_bits() {
                 return Err(Refusal::Other);
             }
-            let saved = Group::restore(&options(owner, known(owner), tier.step), from)?;
+            let saved =
+                Group::restore(&options(owner, known(owner), tier.step, settings.learning), from)?;
             tier.group = saved.with_columns(&columns);
         }
         Ok(subject)
@@ -181,11 +187,11 @@ impl Subject {
 }
 
 impl Tier {
-    fn new(owner: Owner, metrics: usize, step: Duration, windows_per_row: u32) -> Self {
-        let several = if windows_per_row > 1 { metrics } else { 0 };
+    fn new(group: group::Options, step: Duration, windows_per_row: u32) -> Self {
+        let several = if windows_per_row > 1 { group.metrics } else { 0 };
         Self {
             step,
-            group: Group::with(&options(owner, metrics, step)),
+            group: Group::with(&group),
             follower: Episodes::new(step.as_secs_f64()),
             check: Episodes::new(step.as_secs_f64()),
             episode: None,

@@ -7,7 +7,8 @@ use crate::catalogue::{HOST_CONDITIONS, HOST_RUN_QUEUE, MEMORY_AVAILABLE, UNIT_O
 use crate::report::{Series, Stats};
 
 const WINDOW: Duration = Duration::from_secs(10);
-const OPTIONS: Options = Options { window: WINDOW, promised_per_week: 1.0 };
+const OPTIONS: Options =
+    Options { window: WINDOW, promised_per_week: 1.0, learning: Duration::from_secs(1_800) };
 
 fn noise(n: u64, salt: u64) -> f64 {
     let mut x = (n * 31 + salt + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -135,11 +136,24 @@ fn nobody_is_scored_before_enough_is_known_and_there_is_an_end_to_it() {
     assert_eq!((calibration.groups, calibration.told), (0, 0));
     assert!(calibration.learning > 0);
 
-    let points = (0..1_000).map(|n| point(UNIT_RSS, &format!("{n}.service"), 1.0)).collect();
-    let many = Window { points, ..window(100, 0.0) };
-    scorer.window(&many, at(100));
+    // Who comes and goes is never met, and leaves nothing behind.
+    for n in 100..2_100 {
+        let passes = point(UNIT_RSS, &format!("run-{n}.scope"), 1.0);
+        scorer.window(&Window { points: vec![passes], ..window(n, 0.0) }, at(n));
+    }
+    assert_eq!((scorer.subjects.len(), scorer.refused()), (3, 0));
+    assert!(scorer.newcomers.len() <= NEWCOMERS);
+
+    let points: Vec<Point> =
+        (0..1_000).map(|n| point(UNIT_RSS, &format!("{n}.service"), 1.0)).collect();
+    for n in 2_100..2_112 {
+        let many = Window { points: points.clone(), ..window(n, 0.0) };
+        scorer.window(&many, at(n));
+    }
+    // Those of before have been away for long enough to make room, but not the host.
     assert_eq!(scorer.subjects.len(), SUBJECTS);
-    assert_eq!(scorer.refused(), 1_000 + 3 - SUBJECTS as u64);
+    assert!(scorer.refused() > 0);
+    assert_eq!(scorer.index.iter().map(HashMap::len).sum::<usize>(), SUBJECTS);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::stop::Stop;
 
 const DEFAULT_SECONDS: u64 = 60;
 /// After this long, start-up is over: files are open, buffers have grown.
-const SETTLE: Duration = Duration::from_secs(12);
+const SETTLE: Duration = Duration::from_secs(150);
 const TICK: Duration = Duration::from_secs(1);
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 

@@ -7,10 +7,12 @@
 mod accounting;
 mod blame;
 mod block_io;
+mod faults;
 mod idle;
 mod peers;
 mod process;
 mod run_queue;
+mod scorer;
 mod scoring;
 mod signals;
 mod units;
@@ -67,6 +69,16 @@ const BENCHES: &[Bench] = &[
         name: "blame",
         help: "how often a known aggressor is blamed first, for CPU, disk and memory (root)",
         run: blame::run,
+    },
+    Bench {
+        name: "faults",
+        help: "whether services that fall ill are told, how soon and why (root; default 20 runs, 80 min)",
+        run: faults::run,
+    },
+    Bench {
+        name: "scorer",
+        help: "what scoring costs the agent, as two agents beside each other (default 120 s, root)",
+        run: scorer::run,
     },
     Bench {
         name: "idle",

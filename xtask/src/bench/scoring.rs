@@ -270,7 +270,8 @@ fn promise() -> Result<Vec<Row>> {
             Row::new(name, shape[key].as_f64().unwrap_or(f64::NAN), "alarms/week")
         };
         [
-            row("20 metrics of a host", "group_per_week").at_most(FALSE_PER_WEEK),
+            row("episodes, one a week promised", "episodes_per_week").at_most(FALSE_PER_WEEK),
+            row("20 metrics, by the shipped threshold", "group_per_week"),
             row("a metric by itself", "series_per_week"),
         ]
     });

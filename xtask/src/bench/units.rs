@@ -17,8 +17,8 @@ use crate::stop::Stop;
 
 const UNITS: usize = 200;
 const DEFAULT_SECONDS: u64 = 30;
-/// After this long, files are open and buffers have grown.
-const SETTLE: Duration = Duration::from_secs(12);
+/// After this long, files are open, buffers have grown, and the units are scored.
+const SETTLE: Duration = Duration::from_secs(150);
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Limits that we hold ourselves to.
@@ -51,7 +51,7 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
 }
 
 /// A unit and the process in it; the process goes first.
-fn unit(number: usize) -> Result<(Leashed, Cgroup)> {
+pub(super) fn unit(number: usize) -> Result<(Leashed, Cgroup)> {
     let cgroup = Cgroup::create(&format!("holdfast-bench-{number}.service"))?;
     let arguments = ["provoke", "wake", "--scratch", "/nonexistent"].map(OsString::from);
     let process = Leashed::start(Path::new(shell::OURSELVES), arguments, &cgroup.folders(), None)?;

@@ -10,6 +10,7 @@ mod exits;
 mod memory;
 pub(crate) mod neighbour;
 mod network;
+pub(crate) mod patient;
 
 use std::path::PathBuf;
 use std::thread;
