@@ -165,9 +165,9 @@ mod tests {
     #[test]
     fn signals_are_sorted_by_owner() {
         let json = r#"[{"name":"a.b","kind":"gauge","measure":"ns","owner":"unit",
-                        "probe":"p","help":"x | y"}]"#;
+                        "probe":"p","help":"x | y","scoring":"scored"}]"#;
         let text = signals(json).unwrap();
         let row = text.lines().skip_while(|line| *line != "## Of a systemd unit").nth(4);
-        assert_eq!(row, Some("| `a.b` | gauge | ns | p | x \\| y |"));
+        assert_eq!(row, Some("| `a.b` | gauge | ns | p | scored | x \\| y |"));
     }
 }

@@ -30,8 +30,10 @@ const CONFIG: &str =
     "summary_interval = \"1s\"\n[ebpf]\ncpu_budget = \"20%\"\n[scoring]\nlearning_time = \"5m\"\n";
 /// How long everything is well first, in seconds.
 const WELL: u64 = 900;
-/// How long a service is ill, and how long is waited before the next one is.
-const ILL: Duration = Duration::from_secs(15);
+/// How long a service is ill at most, how long still once that is told, and how long is
+/// waited before the next one is.
+const ILL: Duration = Duration::from_secs(30);
+const TOLD: Duration = Duration::from_secs(4);
 const REST: Duration = Duration::from_secs(10);
 /// The first port of those that talk over a network that loses packets.
 const PORT: u64 = 5_000;
@@ -144,7 +146,11 @@ impl Patient {
             None => fs::write(&self.ill, "").context("cannot make it ill")?,
         }
         let mut seen = Seen { delay: None, signal: String::new() };
-        while BootTime::now().since(began) < ILL {
+        let over = |seen: &Seen| {
+            let limit = seen.delay.map_or(ILL, |delay| Duration::from_secs_f64(delay) + TOLD);
+            BootTime::now().since(began) >= limit
+        };
+        while !over(&seen) {
             rest(Duration::from_millis(250), stack, stop)?;
             let answer = stack.ask(&["episodes"])?;
             if seen.delay.is_none() && told(&answer, &self.unit, since).next().is_some() {
