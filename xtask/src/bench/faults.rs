@@ -222,7 +222,9 @@ impl Network {
     fn start(end: &str, words: Vec<OsString>, folders: &[PathBuf]) -> Result<Leashed> {
         let ip = shell::find("ip").context("no program `ip`: install iproute2")?;
         let name = format!("holdfast-{end}");
-        let first = ["netns".into(), "exec".into(), name.into(), shell::OURSELVES.into()];
+        // By its place: what `/proc/self/exe` is there is `ip`.
+        let ourselves = std::env::current_exe().context("where is this program?")?;
+        let first = ["netns".into(), "exec".into(), name.into(), ourselves.into()];
         Leashed::start(Path::new(&ip), first.into_iter().chain(words), folders, None)
     }
 
