@@ -51,7 +51,7 @@ pub struct Part {
     pub per_week: f64,
     /// What explains its loudest moment, the largest share first.
     pub reasons: Vec<Reason>,
-    /// Scores up to its newest row, oldest first; at most [`COURSE`].
+    /// Scores up to its newest row, oldest first; at most sixty.
     pub course: Vec<f32>,
 }
 
