@@ -134,12 +134,6 @@ impl Episodes {
         self.open.as_ref()
     }
 
-    /// The last one became usual and has not been quiet since.
-    #[must_use]
-    pub fn is_tired(&self) -> bool {
-        self.tired
-    }
-
     /// Ends the episode under way, because somebody knows better.
     pub fn dismiss(&mut self) {
         self.tired |= self.open.take().is_some();

@@ -293,13 +293,6 @@ impl Group {
         self.rows
     }
 
-    /// Forgets metric `n`, which is something else from now on.
-    pub fn forget(&mut self, n: usize) {
-        if let Some(metric) = self.metrics.get_mut(n) {
-            *metric = None;
-        }
-    }
-
     /// Appends everything that was learnt to `out`.
     pub fn save(&self, out: &mut Vec<u8>) {
         self.interval_seconds.put(out);

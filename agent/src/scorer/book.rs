@@ -172,13 +172,17 @@ impl Book {
         worse.then_some(News::Worse)
     }
 
-    /// `open` parts are left of episode `id`.
-    pub(super) fn end(&mut self, id: u64, open: usize, usual: bool, unix_ms: u64) -> Option<News> {
-        let episode = self.all.iter_mut().find(|episode| episode.id == id)?;
-        episode.became_usual |= usual;
-        if open > 0 || episode.ended_unix_ms.is_some() {
-            return None;
+    /// A part of episode `id` lasted so long that it is usual now.
+    pub(super) fn become_usual(&mut self, id: u64) {
+        if let Some(episode) = self.get_mut(id) {
+            episode.became_usual = true;
         }
+    }
+
+    /// `open` parts of episode `id` go on; it ends when there is none.
+    pub(super) fn end(&mut self, id: u64, open: usize, unix_ms: u64) -> Option<News> {
+        let goes_on = |episode: &&mut Episode| open == 0 && episode.ended_unix_ms.is_none();
+        let episode = self.get_mut(id).filter(goes_on)?;
         episode.ended_unix_ms = Some(unix_ms.max(episode.began_unix_ms));
         Some(News::Ended)
     }
@@ -246,11 +250,12 @@ mod tests {
         assert!(episodes.part(first, &host).is_some());
         let (other, news) = begin(&mut episodes, part("b.service", Severity::Minor, 0.5), 600);
         assert_eq!((other, news), (6, Some(News::Began)));
-        assert_eq!(episodes.end(first, 1, false, 9_000), None);
-        assert_eq!(episodes.end(first, 0, false, 9_000), Some(News::Ended));
-        assert_eq!((episodes.end(first, 0, false, 9_000), episodes.open()), (None, 1));
+        assert_eq!(episodes.end(first, 1, 9_000), None);
+        assert_eq!(episodes.end(first, 0, 9_000), Some(News::Ended));
+        assert_eq!((episodes.end(first, 0, 9_000), episodes.open()), (None, 1));
         // Nothing joins what is over.
-        episodes.end(other, 0, true, 9_000);
+        episodes.become_usual(other);
+        episodes.end(other, 0, 9_000);
         let (third, _) = begin(&mut episodes, part("c.service", Severity::Minor, 0.5), 610);
         assert_eq!(third, 7);
     }

@@ -59,14 +59,17 @@ impl Judged<'_> {
                 let (id, severity) = (tier.episode?, tier.follower.open()?.severity());
                 episodes.worsen(id, severity).map(|news| (news, id))
             }
-            Turn::Ends | Turn::BecomesUsual => {
+            turn @ (Turn::Ends | Turn::BecomesUsual) => {
                 let id = tier.episode.take()?;
-                let usual = tier.follower.open().is_none() && tier.follower.is_tired();
                 let part = Part { course: tier.course(), ..self.named(tier, unix_ms) };
                 if let Some(known) = episodes.part(id, &part) {
                     (known.is_over, known.course) = (true, part.course);
                 }
-                episodes.end(id, usize::MAX, usual, unix_ms).map(|news| (news, id))
+                if turn == Turn::BecomesUsual {
+                    episodes.become_usual(id);
+                }
+                // It is over when no part goes on, which the scorer sees to.
+                None
             }
         }
     }

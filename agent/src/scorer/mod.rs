@@ -46,8 +46,6 @@ const ABSENT: Duration = Duration::from_secs(3_600);
 const FORGET: Duration = Duration::from_secs(14 * 86_400);
 /// Changes remembered.
 const CHANGES: usize = 32;
-/// Owners that are scored. Labels are parts of what the host's signals tell.
-const SCORED: [Owner; 4] = [Owner::Host, Owner::Unit, Owner::Device, Owner::Interface];
 
 /// What to promise.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,12 +105,7 @@ impl Scorer {
             };
             SignalId::all().filter(scored).collect()
         };
-        let mut signals: [Vec<SignalId>; Owner::ALL.len()] = Default::default();
-        for owner in SCORED {
-            if let Some(slot) = signals.get_mut(owner as usize) {
-                *slot = of(owner);
-            }
-        }
+        let signals: [Vec<SignalId>; Owner::ALL.len()] = Owner::ALL.map(of);
         let place = |id: SignalId| {
             let of_owner = signals.get(id.signal().owner as usize)?;
             of_owner.iter().position(|scored| *scored == id)?.try_into().ok()
@@ -297,7 +290,7 @@ impl Scorer {
         for id in open {
             let tiers = self.subjects.iter().flat_map(|subject| &subject.tiers);
             let left = tiers.filter(|tier| tier.episode == Some(id)).count();
-            news.extend(self.episodes.end(id, left, false, unix_ms).map(|ended| (ended, id)));
+            news.extend(self.episodes.end(id, left, unix_ms).map(|ended| (ended, id)));
         }
     }
 

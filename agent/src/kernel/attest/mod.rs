@@ -71,12 +71,9 @@ const PROOFS: &[Spec] = &[
     lifecycle::PROOF,
 ];
 
-impl Watch<'_> {
-    /// The form in which the program `name` runs; empty when it does not.
-    fn variant(&self, name: &str) -> &'static str {
-        let statuses = self.kernel.programs().iter();
-        statuses.filter(|s| s.name == name).map(|s| s.variant).next().unwrap_or_default()
-    }
+/// The form of the program `name`; empty when there is no such program.
+fn variant(kernel: &Kernel, name: &str) -> &'static str {
+    kernel.programs().iter().find(|program| program.name == name).map_or("", |p| p.variant)
 }
 
 /// What the worker has made ready: provokes the events, once, and keeps what it needs

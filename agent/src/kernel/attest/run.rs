@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::ground::{Disk, Ground};
 use super::verdict::{self, Outcome, Verdict};
 use super::worker::{self, Answer};
-use super::{Check, Counts, Evidence, Facts, PROOFS, Spec, Watch};
+use super::{Check, Counts, Evidence, Facts, PROOFS, Spec, Watch, variant};
 use crate::host::Root;
 use crate::kernel::{Kernel, KernelEvent, State};
 
@@ -283,10 +283,7 @@ impl Attestation {
         let since = |(name, n): (&'static str, u64)| {
             (name, n.wrapping_sub(before.get(name).copied().unwrap_or_default()))
         };
-        let variant = |name: &str| {
-            let found = kernel.programs().iter().find(|program| program.name == name);
-            found.map_or("", |program| program.variant)
-        };
+        let variant = |name: &str| variant(kernel, name);
         let evidence = Evidence {
             gained: after.into_iter().map(since).collect(),
             facts,

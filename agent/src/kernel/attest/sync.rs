@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
 
 use super::spent::Spent;
-use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
+use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch, variant};
 use crate::kernel::cells::{load, total};
 
 /// The proof's row of the table.
@@ -41,7 +41,7 @@ fn prepare(place: &Place<'_>) -> Result<Provoke, String> {
 fn count(watch: &Watch<'_>) -> Result<Counts, String> {
     let kernel = watch.kernel;
     // All other forms are those of ext4's tracepoints.
-    if watch.variant(PROGRAM) != "fentry" {
+    if variant(kernel, PROGRAM) != "fentry" {
         let shown = watch.state_dir.display();
         let system = statfs(watch.state_dir).map_err(|error| format!("{shown}: {error}"))?;
         if system.filesystem_type() != EXT4_SUPER_MAGIC {
