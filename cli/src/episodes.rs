@@ -76,6 +76,7 @@ impl Reason {
     fn against_usual(&self) -> String {
         let times = self.value / self.usual;
         match times {
+            _ if self.value.is_nan() => "is read no more".to_owned(),
             _ if self.value == self.usual => "as usual".to_owned(),
             times if times.is_finite() && (1.05..10_000.0).contains(&times) => {
                 format!("{times:.1} × its usual")

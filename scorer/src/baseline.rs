@@ -3,12 +3,18 @@
 use crate::keep::keep;
 use crate::rate::Rate;
 use crate::season::{Hour, Season};
+use crate::week::Week;
 
 /// Deviations beyond this say no more than this.
 pub const CAP: f32 = 50.0;
 /// Share of a metric's range that always counts as its usual deviation: a metric that
 /// hardly ever moved would make much of nothing.
 const FLOOR: f64 = 1e-3;
+/// No sample makes the usual square of deviations larger by more than this share: else a
+/// fault would make itself usual by its second row while little is known.
+const GROWS: f64 = 0.3;
+/// What differs by no more than so many usual deviations always teaches all of itself.
+const TEACHES: f64 = 8.0;
 /// The season is believed when what it leaves unexplained is less than this share.
 const SEASON_HELPS: f64 = 0.8;
 
@@ -30,6 +36,7 @@ pub struct Rates {
     long: Rate,
     short: Rate,
     fast: Rate,
+    week: Rate,
 }
 
 /// The rates for one row.
@@ -38,8 +45,19 @@ pub struct Weights {
     long: f64,
     short: f64,
     fast: f64,
-    /// There have been days enough to judge whether the season helps.
-    season: bool,
+    week: f64,
+    history: History,
+}
+
+/// How much history there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum History {
+    /// Too little to judge whether the hour of the day helps.
+    Short,
+    /// Enough for that.
+    Days,
+    /// Enough to look at how the days of the week differ.
+    Weeks,
 }
 
 impl Weights {
@@ -56,17 +74,18 @@ impl Rates {
     #[must_use]
     pub fn new(interval_seconds: f64) -> Self {
         let days = |days: f64| Rate::of_half_life(days * DAY_SECONDS / interval_seconds);
-        Self { long: days(30.0), short: days(2.0), fast: days(1.0 / 24.0) }
+        Self { long: days(30.0), short: days(2.0), fast: days(1.0 / 24.0), week: days(7.0) }
     }
 
     /// After `seen` other rows.
     #[must_use]
-    pub fn after(&self, seen: u64, season: bool) -> Weights {
+    pub fn after(&self, seen: u64, history: History) -> Weights {
         Weights {
             long: self.long.after(seen),
             short: self.short.after(seen),
             fast: self.fast.after(seen),
-            season,
+            week: self.week.settled(),
+            history,
         }
     }
 }
@@ -83,13 +102,30 @@ pub struct Running {
 keep!(Running { mean, variance });
 
 impl Running {
-    /// Takes in `value` with weight `w`; its difference from the mean of before.
-    pub fn push(&mut self, value: f64, w: f64) -> f64 {
-        let difference = value - self.mean;
+    /// Takes in `value` with weight `w`.
+    pub fn push(&mut self, value: f64, w: f64) {
+        self.learn(value - self.mean, w);
+    }
+
+    /// The same, but a value teaches no more than one that is as far out as may be.
+    pub(crate) fn push_some(&mut self, value: f64, w: f64, floor: f64) {
+        self.learn(taught(value - self.mean, w, self.variance, floor), w);
+    }
+
+    fn learn(&mut self, difference: f64, w: f64) {
         self.mean += w * difference;
         self.variance = (1.0 - w) * (self.variance + w * difference * difference);
-        difference
     }
+}
+
+/// What a difference counts for, so that with weight `w` it makes `variance` no larger than
+/// it may.
+fn taught(difference: f64, w: f64, variance: f64, floor: f64) -> f64 {
+    let most = GROWS.max(TEACHES * TEACHES * w) * (variance + floor * floor);
+    if w * difference * difference <= most {
+        return difference;
+    }
+    (most / w).sqrt().copysign(difference)
 }
 
 /// One metric's past.
@@ -107,9 +143,22 @@ pub struct Baseline {
     pub(crate) seasonal_variance: f64,
     /// What the season leaves, against its own two days.
     pub(crate) seasonal_short: Running,
+    /// How the days of the week differ, where the hour of the day helps.
+    pub(crate) week: Option<Box<Week>>,
 }
 
-keep!(Baseline { seen, low, high, long, short, fast, season, seasonal_variance, seasonal_short });
+keep!(Baseline {
+    seen,
+    low,
+    high,
+    long,
+    short,
+    fast,
+    season,
+    seasonal_variance,
+    seasonal_short,
+    week
+});
 
 impl Default for Baseline {
     fn default() -> Self {
@@ -123,14 +172,21 @@ impl Default for Baseline {
             season: Season::default(),
             seasonal_variance: 0.0,
             seasonal_short: Running::default(),
+            week: None,
         }
     }
 }
 
 impl Baseline {
     /// How unusual `value` is; then it becomes a part of the past. `None` for what is no
-    /// number, which changes nothing.
-    pub fn push(&mut self, value: f64, hour: &Hour, weights: &Weights) -> Option<Residuals> {
+    /// number, which changes nothing. No usual deviation is taken to be smaller than `least`.
+    pub fn push(
+        &mut self,
+        value: f64,
+        hour: &Hour,
+        weights: &Weights,
+        least: f64,
+    ) -> Option<Residuals> {
         // Differences and squares of larger ones would not be finite.
         if !value.is_finite() || value.abs() > 1e150 {
             return None;
@@ -140,32 +196,43 @@ impl Baseline {
             (self.long.mean, self.short.mean, self.fast.mean) = (value, value, value);
         }
         (self.low, self.high) = (self.low.min(value), self.high.max(value));
-        let floor = FLOOR * (self.high - self.low);
+        let floor = (FLOOR * (self.high - self.low)).max(least);
         let (long, short, fast) =
             (value - self.long.mean, value - self.short.mean, value - self.fast.mean);
         let unexplained = long - f64::from(self.season.usual(hour));
-        let unexplained_short = unexplained - self.seasonal_short.mean;
-        let seasonal = self.is_seasonal(weights);
-        let (l, s) = if seasonal {
-            (
-                scaled(unexplained, self.seasonal_variance, floor),
-                scaled(unexplained_short, self.seasonal_short.variance, floor),
-            )
-        } else {
-            (scaled(long, self.long.variance, floor), scaled(short, self.short.variance, floor))
+        let (long_left, variance, short_left, short_variance) = match self.basis(weights) {
+            Basis::Mean => (long, self.long.variance, short, self.short.variance),
+            Basis::Day => {
+                let recent = self.seasonal_short;
+                (unexplained, self.seasonal_variance, unexplained - recent.mean, recent.variance)
+            }
+            Basis::Week(week) => {
+                let left = unexplained - week.usual(&hour.of_week);
+                let (variance, recent) = week.left();
+                (left, variance, left - recent.mean, recent.variance)
+            }
         };
+        let (l, s) =
+            (scaled(long_left, variance, floor), scaled(short_left, short_variance, floor));
         let residuals =
             Residuals { long: l, short: s, fast: scaled(fast, self.fast.variance, floor) };
 
-        self.long.push(value, weights.long);
-        self.short.push(value, weights.short);
-        self.fast.mean += weights.fast * fast;
         let w = weights.long;
+        self.long.push_some(value, w, floor);
+        self.short.push_some(value, weights.short, floor);
+        let fast = taught(fast, w, self.fast.variance, floor);
+        self.fast.mean += weights.fast * fast;
         self.fast.variance = (1.0 - w) * (self.fast.variance + w * fast * fast);
-        self.seasonal_variance =
-            (1.0 - w) * (self.seasonal_variance + w * unexplained * unexplained);
-        self.seasonal_short.push(unexplained, weights.short);
+        let left = taught(unexplained, w, self.seasonal_variance, floor);
+        self.seasonal_variance = (1.0 - w) * (self.seasonal_variance + w * left * left);
+        self.seasonal_short.push_some(unexplained, weights.short, floor);
         self.season.learn(hour, long as f32);
+        if self.week.is_none() && weights.history >= History::Weeks && self.has_days() {
+            self.week = Some(Box::new(Week::new(self.seasonal_variance)));
+        }
+        if let Some(week) = &mut self.week {
+            week.learn(&hour.of_week, unexplained, weights.week, weights.short);
+        }
         Some(residuals)
     }
 
@@ -175,20 +242,38 @@ impl Baseline {
         self.short.mean
     }
 
-    /// What is usual at that hour of the day, where the hour helps; else as
+    /// What is usual at that hour of the day, or of the week, where the hour helps; else as
     /// [`usual`](Self::usual).
     #[must_use]
     pub fn usual_at(&self, hour: &Hour, weights: &Weights) -> f64 {
-        if self.is_seasonal(weights) {
-            self.long.mean + f64::from(self.season.usual(hour)) + self.seasonal_short.mean
-        } else {
-            self.short.mean
+        let day = self.long.mean + f64::from(self.season.usual(hour));
+        match self.basis(weights) {
+            Basis::Mean => self.short.mean,
+            Basis::Day => day + self.seasonal_short.mean,
+            Basis::Week(week) => day + week.usual(&hour.of_week) + week.left().1.mean,
         }
     }
 
-    fn is_seasonal(&self, weights: &Weights) -> bool {
-        weights.season && self.seasonal_variance < SEASON_HELPS * self.long.variance
+    /// What a value is compared with.
+    fn basis(&self, weights: &Weights) -> Basis<'_> {
+        match &self.week {
+            Some(week) if week.helps() => Basis::Week(week),
+            _ if weights.history >= History::Days && self.has_days() => Basis::Day,
+            _ => Basis::Mean,
+        }
     }
+
+    /// Whether the hour of the day helps.
+    fn has_days(&self) -> bool {
+        self.seasonal_variance < SEASON_HELPS * self.long.variance
+    }
+}
+
+/// What is usual, by the most that is known to help.
+enum Basis<'a> {
+    Mean,
+    Day,
+    Week(&'a Week),
 }
 
 /// A difference in usual deviations. Where there never was one, any is as loud as can be.
@@ -206,12 +291,20 @@ mod tests {
     use super::*;
     use crate::season::Clock;
 
+    fn history(n: usize) -> History {
+        match n {
+            0..2_880 => History::Short,
+            2_880..20_160 => History::Days,
+            _ => History::Weeks,
+        }
+    }
+
     fn run(values: impl IntoIterator<Item = f64>) -> Vec<Option<Residuals>> {
         let (rates, mut clock, mut baseline) =
             (Rates::new(60.0), Clock::new(60.0), Baseline::default());
         let score = |(n, value): (usize, f64)| {
             let hour = clock.at(n as f64 * 60.0);
-            baseline.push(value, &hour, &rates.after(n as u64, n > 2_880))
+            baseline.push(value, &hour, &rates.after(n as u64, history(n)), 0.0)
         };
         values.into_iter().enumerate().map(score).collect()
     }
@@ -237,6 +330,24 @@ mod tests {
                 "{a:?} {b:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_sunday_is_no_monday() {
+        // Busy in the middle of each day, but for two days of seven.
+        let office = |n: usize| {
+            let (day, minute) = (n / 1_440 % 7, n % 1_440);
+            let busy = day < 5 && (480..960).contains(&minute);
+            f64::from(u8::from(busy)) * 50.0
+                + f64::from((n as u32).wrapping_mul(2_654_435_761) >> 28)
+        };
+        let days = 7 * 8;
+        let scored = run((0..1_440 * days).map(office));
+        // Noon of the last quiet day, of which the day alone would think that it is too quiet.
+        let quiet = 1_440 * (days - 1) + 720;
+        let of = |n: usize| scored.get(n).copied().flatten().unwrap_or_default().long.abs();
+        let (early, late) = (of(quiet - 1_440 * 7 * 6), of(quiet));
+        assert!(early > 1.5 && late < early / 3.0, "{early} {late}");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The metrics of one host or unit together: one score for a row of them.
 
-use crate::baseline::{Baseline, CAP, Rates, Running, Weights, scaled};
+use crate::baseline::{Baseline, CAP, History, Rates, Running, Weights, scaled};
 use crate::forest::{Forest, Reservoir};
+use crate::gap::Gap;
 use crate::keep::{Keep, Refusal, keep};
-use crate::peaks::Peaks;
+use crate::lasting::Lasting;
 use crate::rate::Rate;
 use crate::season::{Clock, Hour};
 use crate::squash;
 use crate::subspace::Subspace;
-use crate::tail::{SURPRISE, Shape, Tail};
+use crate::tail::{Shape, Tail};
+use crate::week::Week;
 
 /// The loudest metrics that count: the mean of the means of so many.
 const LOUDEST: [usize; 2] = [3, 6];
@@ -19,6 +21,8 @@ const FIRST_ROWS: u64 = 30;
 /// Rows before the common movements are learnt, and before what they leave is believed.
 const SUBSPACE_ROWS: u64 = 100;
 const LEFT_ROWS: u64 = 130;
+/// Rows before it is remembered how loud they were: at first all are.
+const SETTLED_ROWS: u64 = 150;
 /// Deviations enter the common movements no further than this.
 const SUBSPACE_CAP: f32 = 10.0;
 /// Deviations, added up, and decades that are loud together.
@@ -34,6 +38,8 @@ const FOREST_DAYS: f64 = 7.0;
 const DAY_SECONDS: f64 = 86_400.0;
 /// History before the hour of the day is judged, and before anything is scored.
 const SEASON_DAYS: f64 = 2.0;
+/// History before the days of the week are told apart.
+const WEEK_DAYS: f64 = 14.0;
 const LEARNING_DAYS: f64 = 0.25;
 const MEMORY_DAYS: f64 = 30.0;
 
@@ -42,9 +48,16 @@ const MEMORY_DAYS: f64 = 30.0;
 struct Metric {
     baseline: Baseline,
     left: Left,
+    gap: Gap,
 }
 
-keep!(Metric { baseline, left });
+keep!(Metric { baseline, left, gap });
+
+impl Metric {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.baseline.week.as_ref().map_or(0, |_| size_of::<Week>())
+    }
+}
 
 /// What the common movements usually leave of a metric.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -68,10 +81,11 @@ pub struct Verdict {
     pub deviations: f64,
     /// How rare that is on this host, in decades.
     pub decades: f64,
-    /// How often it is as loud as this for two rows, in alarms a week: from the loudest moments of past
-    /// hours where enough of them are known, else from all rows, which is more cautious.
-    /// Infinite while learning.
+    /// How often it is as loud as this for a few rows, in alarms a week. Infinite while
+    /// learning.
     pub per_week: f64,
+    /// Metrics that used to come with every row and have not come for a while.
+    pub missing: u32,
 }
 
 /// What a group is made for.
@@ -83,6 +97,9 @@ pub struct Options {
     pub interval_seconds: f64,
     /// History before anything is scored; 200 rows at least.
     pub learning_seconds: f64,
+    /// The least that matters of any metric: it always counts as one usual deviation, so that
+    /// what never moved does not make much of next to nothing. 0 where that is not known.
+    pub least: f64,
     /// Whether to keep what a forest is grown from: a KiB for each metric.
     pub forest: bool,
 }
@@ -92,7 +109,7 @@ impl Options {
     #[must_use]
     pub fn new(metrics: usize, interval_seconds: f64) -> Self {
         let learning_seconds = LEARNING_DAYS * DAY_SECONDS;
-        Self { metrics, interval_seconds, learning_seconds, forest: true }
+        Self { metrics, interval_seconds, learning_seconds, least: 0.0, forest: true }
     }
 }
 
@@ -100,24 +117,24 @@ impl Options {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     interval_seconds: f64,
+    least: f64,
     /// None before the first value: a unit has few of the signals that there are.
     metrics: Vec<Option<Box<Metric>>>,
     subspace: Subspace,
     rates: Rates,
     clock: Clock,
     tail: Tail,
-    /// Of what lasted for two rows.
-    sustained_tail: Tail,
-    peaks: Peaks,
+    lasting: Lasting,
     shape: Shape,
     /// When the last row was, as the baselines see it.
     last_hour: Option<(Hour, Weights)>,
     smooth: Rate,
     smoothed: f64,
-    /// The less loud of the last two rows: one alone is no fault.
-    sustained: f64,
     rows: u64,
-    first_season_row: u64,
+    /// From these rows on the hours of the day, and the days of the week, are known.
+    day_rows: u64,
+    week_rows: u64,
+    rows_per_day: u16,
     past: Option<Reservoir>,
     forest: Option<Forest>,
     /// From this row on a new forest is due.
@@ -148,25 +165,27 @@ impl Group {
         let rows = |days: f64| days * DAY_SECONDS / interval;
         Self {
             interval_seconds: interval,
+            least: options.least,
             metrics: vec![None; metrics],
             subspace: Subspace::new(metrics),
             rates: Rates::new(interval),
             clock: Clock::new(interval),
             tail: Tail::new(),
-            sustained_tail: Tail::new(),
-            peaks: Peaks::new(interval),
+            lasting: Lasting::new(interval),
             last_hour: None,
             shape: Shape {
                 bulk: 0.9,
                 memory: rows(MEMORY_DAYS) as f32,
                 warm_up: rows(options.learning_seconds / DAY_SECONDS).max(100.0) as f32,
                 surprise: f32::INFINITY,
+                rest: 0,
             },
             smooth: Rate::of_half_life(SMOOTH_ROWS),
             smoothed: 0.0,
-            sustained: 0.0,
             rows: 0,
-            first_season_row: rows(SEASON_DAYS) as u64,
+            day_rows: rows(SEASON_DAYS) as u64,
+            week_rows: rows(WEEK_DAYS) as u64,
+            rows_per_day: rows(1.0) as u16,
             past: options.forest.then(|| Reservoir::new(metrics, rows(1.0))),
             forest: None,
             forest_due: rows(FOREST_DAYS) as u64,
@@ -181,15 +200,18 @@ impl Group {
     /// read. Values beyond the group's metrics are ignored, missing ones not read.
     pub fn push(&mut self, seconds: f64, values: &[f64]) -> Verdict {
         let hour = self.clock.at(seconds);
-        let weights = self.rates.after(self.rows, self.rows > self.first_season_row);
+        let weights = self.rates.after(self.rows, self.history());
         let early = self.rows < FIRST_ROWS;
+        let mut missing = 0;
         for (n, metric) in self.metrics.iter_mut().enumerate() {
             let value = values.get(n).copied().unwrap_or(f64::NAN);
             let residuals = match metric {
                 None if !value.is_finite() => None,
                 metric => {
                     let metric = metric.get_or_insert_default();
-                    metric.baseline.push(value, &hour, &weights)
+                    metric.gap.push(value.is_finite(), self.rows_per_day);
+                    missing += u32::from(metric.gap.is_missing());
+                    metric.baseline.push(value, &hour, &weights, self.least)
                 }
             };
             let residuals = residuals.filter(|_| !early).unwrap_or_default();
@@ -203,36 +225,34 @@ impl Group {
             past.push(&self.loudness);
         }
         let raw = loudest(&self.loudness) + FOREST_WEIGHT * f64::from(oddity);
-        let before = self.smoothed;
         self.smoothed += self.smooth.settled() * (raw - self.smoothed);
-        self.sustained = self.smoothed.min(before);
         let learning = self.tail.is_learning(&self.shape);
-        let shape = Shape { surprise: SURPRISE, ..self.shape };
-        let rarity = self.sustained_tail.rarity(self.sustained as f32, &shape);
-        self.sustained_tail.push(self.sustained as f32, &shape);
+        let per_week = if self.rows < SETTLED_ROWS {
+            f64::INFINITY
+        } else {
+            self.lasting.push(self.smoothed, &self.shape, self.interval_seconds)
+        };
         let decades = f64::from(self.tail.push(self.smoothed as f32, &self.shape));
-        let per_week = self.per_week(rarity);
-        self.peaks.push(self.sustained);
         self.rows += 1;
         self.last_hour = Some((hour, weights));
         let both = (self.smoothed / LOUD_DEVIATIONS * decades / LOUD_DECADES).sqrt();
         let score = if learning { 0.0 } else { squash(both / ALARM) };
-        Verdict { score, learning, deviations: self.smoothed, decades, per_week }
+        Verdict { score, learning, deviations: self.smoothed, decades, per_week, missing }
     }
 
-    /// How often it is as loud as this, given what is known of all rows.
-    fn per_week(&self, rarity: Option<f32>) -> f64 {
-        let Some(decades) = rarity else { return f64::INFINITY };
-        let rows = 7.0 * DAY_SECONDS / self.interval_seconds;
-        let of_hours = self.peaks.hours_a_week(self.sustained, self.interval_seconds);
-        of_hours.unwrap_or_else(|| rows * 10_f64.powf(-f64::from(decades)))
+    fn history(&self) -> History {
+        match self.rows {
+            rows if rows > self.week_rows => History::Weeks,
+            rows if rows > self.day_rows => History::Days,
+            _ => History::Short,
+        }
     }
 
     /// Adds how unusual each metric is without what all do together.
     fn add_what_is_left(&mut self) {
         self.used.copy_from_slice(&self.long);
         self.subspace.reduce(&mut self.used);
-        let weights = self.rates.after(self.rows, false);
+        let weights = self.rates.after(self.rows, History::Short);
         let (w_long, w_short) = weights.long_and_short();
         let early = self.rows < LEFT_ROWS;
         for (n, metric) in self.metrics.iter_mut().enumerate() {
@@ -250,7 +270,8 @@ impl Group {
             }
         }
         if self.rows >= SUBSPACE_ROWS {
-            let w = self.rates.after(self.rows - SUBSPACE_ROWS + 1, false).long_and_short().0;
+            let w =
+                self.rates.after(self.rows - SUBSPACE_ROWS + 1, History::Short).long_and_short().0;
             self.subspace.learn(&mut self.long, w as f32);
         }
     }
@@ -287,6 +308,17 @@ impl Group {
         Some(baseline.usual_at(hour, weights))
     }
 
+    /// Whether metric `n` used to come with every row and has not come for a while.
+    #[must_use]
+    pub fn is_missing(&self, n: usize) -> bool {
+        self.metrics.get(n).and_then(Option::as_ref).is_some_and(|metric| metric.gap.is_missing())
+    }
+
+    /// Misses nothing before it has come for long again: there is a reason why it may not.
+    pub fn excuse_gaps(&mut self) {
+        self.metrics.iter_mut().flatten().for_each(|metric| metric.gap.excuse());
+    }
+
     /// How many rows it has seen.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -300,10 +332,8 @@ impl Group {
         self.subspace.put(out);
         self.clock.put(out);
         self.tail.put(out);
-        self.sustained_tail.put(out);
-        self.peaks.put(out);
+        self.lasting.put(out);
         self.smoothed.put(out);
-        self.sustained.put(out);
         self.rows.put(out);
         self.past.put(out);
         self.forest.put(out);
@@ -328,10 +358,8 @@ impl Group {
             group.subspace = Keep::take(from)?;
             group.clock = Keep::take(from)?;
             group.tail = Keep::take(from)?;
-            group.sustained_tail = Keep::take(from)?;
-            group.peaks = Keep::take(from)?;
+            group.lasting = Keep::take(from)?;
             group.smoothed = Keep::take(from)?;
-            group.sustained = Keep::take(from)?;
             group.rows = Keep::take(from)?;
             let past = <Option<Reservoir> as Keep>::take(from)?;
             group.forest = Keep::take(from)?;
@@ -379,10 +407,13 @@ impl Group {
             && self.forest.as_ref().is_none_or(Forest::is_sound)
     }
 
-    /// Bytes that each metric adds to a group, without the forest.
+    /// Most bytes that a metric adds to a group, without the forest; those that have no
+    /// week take half of it.
     #[must_use]
     pub fn bytes_per_metric() -> usize {
-        size_of::<Metric>() + (3 + crate::subspace::COMPONENTS) * size_of::<f32>()
+        size_of::<Metric>()
+            + size_of::<Week>()
+            + (3 + crate::subspace::COMPONENTS) * size_of::<f32>()
     }
 
     /// Bytes that the group takes.
@@ -392,7 +423,7 @@ impl Group {
         let of_directions = crate::subspace::COMPONENTS * self.metrics.len();
         size_of::<Self>()
             + self.metrics.len() * size_of::<Option<Box<Metric>>>()
-            + self.metrics.iter().flatten().count() * size_of::<Metric>()
+            + self.metrics.iter().flatten().map(|metric| metric.bytes()).sum::<usize>()
             + (of_floats + of_directions) * size_of::<f32>()
             + self.past.as_ref().map_or(0, Reservoir::bytes)
             + self.forest.as_ref().map_or(0, Forest::bytes)
@@ -469,6 +500,25 @@ mod tests {
             assert!((0.0..1.0).contains(&verdict.score));
         }
         assert!(Group::new(0, 1.0).push(0.0, &[]).score == 0.0);
+    }
+
+    #[test]
+    fn what_is_read_no_more_is_missing_and_says_nothing_else() {
+        let mut group = Group::new(6, 60.0);
+        let mut last = None;
+        for n in 0..1_010 {
+            let mut values = row(n);
+            if n >= 1_000 {
+                values[2] = f64::NAN;
+            }
+            let verdict = group.push(n as f64 * 60.0, &values);
+            assert_eq!(verdict.missing, u32::from(n >= 1_002), "{n}");
+            last = Some(verdict);
+        }
+        assert!(group.is_missing(2) && !group.is_missing(1));
+        assert!(last.is_some_and(|verdict| verdict.score < crate::THRESHOLD), "{last:?}");
+        group.excuse_gaps();
+        assert_eq!(group.push(1e6, &[]).missing, 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 const MAGIC: [u8; 4] = *b"HFSC";
 /// Of the layout of everything that is kept: to be raised with any change of it. State
 /// of another version is refused and learnt anew.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Magic, version, checksum and length.
 const HEADER: usize = 4 + 2 + 4 + 8;
 
@@ -90,7 +90,7 @@ macro_rules! numbers {
         }
     )+};
 }
-numbers!(u8 u16 u32 u64 f32 f64);
+numbers!(u8 i8 u16 u32 u64 f32 f64);
 
 impl Keep for usize {
     fn put(&self, out: &mut Vec<u8>) {

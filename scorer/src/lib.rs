@@ -13,14 +13,17 @@
 pub mod baseline;
 pub mod episode;
 pub mod forest;
+mod gap;
 pub mod group;
 pub mod keep;
+mod lasting;
 pub mod peaks;
 pub mod rate;
 pub mod season;
 pub mod series;
 pub mod subspace;
 pub mod tail;
+mod week;
 
 /// From this score on, something is reported.
 ///

@@ -1,6 +1,7 @@
 //! What is usual at this hour of the day.
 
 use crate::keep::keep;
+use crate::week::WeekHour;
 
 /// Bins of a day.
 pub const BINS: usize = 24;
@@ -31,6 +32,7 @@ pub struct Hour {
     /// Weight of the neighbouring bin; the bin's own is the rest.
     share: f32,
     rate: f32,
+    pub(crate) of_week: WeekHour,
 }
 
 /// Turns times into [`Hour`]s.
@@ -68,7 +70,7 @@ impl Clock {
             *seen
         });
         let rate = self.settled.max(1.0 / (seen as f32 + 1.0));
-        Hour { bin, neighbour, share, rate }
+        Hour { bin, neighbour, share, rate, of_week: WeekHour::at(seconds) }
     }
 }
 

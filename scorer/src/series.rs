@@ -10,9 +10,10 @@
 use crate::baseline::{CAP, Running, scaled};
 use crate::rate::Rate;
 use crate::squash;
-use crate::tail::{Shape, Tail};
+use crate::tail::{Shape, Tails};
 
 const SCALES: usize = 3;
+const DETECTORS: usize = 3 * SCALES + 1;
 /// Half-lives of the slow mean, the level and the spread, in samples.
 const SLOW: [f64; SCALES] = [250.0, 500.0, 1000.0];
 const LEVEL: [f64; SCALES] = [6.0, 12.0, 24.0];
@@ -25,8 +26,9 @@ const FIRST_SPREAD: u64 = 10;
 /// Share of the range that always counts as usual deviation.
 const FLOOR: f64 = 1e-3;
 /// A logarithm of a variance differs by so much from nothing.
-const SPREAD_FLOOR: f64 = 0.05;
-const TAIL: Shape = Shape { bulk: 0.95, memory: 10_000.0, warm_up: 200.0, surprise: f32::INFINITY };
+const SPREAD_FLOOR: f32 = 0.05;
+const TAIL: Shape =
+    Shape { bulk: 0.95, memory: 10_000.0, warm_up: 200.0, surprise: f32::INFINITY, rest: 0 };
 /// Kinds are added up with this power: the loudest counts most, agreement a little.
 const POWER: i32 = 3;
 /// Decades, less fatigue, that are an alarm.
@@ -35,7 +37,6 @@ const ALARM: f64 = 1.35;
 /// Watches one metric.
 #[derive(Debug, Clone)]
 pub struct Series {
-    rates: &'static Rates,
     samples: u64,
     low: f64,
     high: f64,
@@ -45,7 +46,7 @@ pub struct Series {
     step: f64,
     level: [Level; SCALES],
     spread: [Spread; SCALES],
-    tails: [Tail; 3 * SCALES + 1],
+    tails: Tails<DETECTORS>,
     episodes: Fatigue,
 }
 
@@ -60,7 +61,8 @@ struct Level {
 #[derive(Debug, Clone, Copy, Default)]
 struct Spread {
     now: Running,
-    usual: Running,
+    /// Mean of the logarithm, and its variance.
+    usual: (f32, f32),
 }
 
 #[derive(Debug)]
@@ -95,7 +97,6 @@ pub struct Verdict {
 impl Default for Series {
     fn default() -> Self {
         Self {
-            rates: &RATES,
             samples: 0,
             low: 0.0,
             high: 0.0,
@@ -104,7 +105,7 @@ impl Default for Series {
             step: 0.0,
             level: [Level::default(); SCALES],
             spread: [Spread::default(); SCALES],
-            tails: std::array::from_fn(|_| Tail::new()),
+            tails: Tails::new(),
             episodes: Fatigue::default(),
         }
     }
@@ -121,19 +122,11 @@ impl Series {
             self.begin(value);
         }
         let seen = self.deviations(value);
-        let mut decades = 0.0;
-        let [steps, rest @ ..] = &mut self.tails;
-        let kinds = std::iter::once(std::slice::from_mut(steps)).chain(rest.chunks_mut(SCALES));
-        let mut deviations = seen.iter();
-        for tails in kinds {
-            let count = tails.len() as f64;
-            let of_kind: f32 = tails
-                .iter_mut()
-                .zip(&mut deviations)
-                .map(|(tail, deviation)| tail.push(*deviation, &TAIL))
-                .sum();
-            decades += (f64::from(of_kind) / count).powi(POWER);
-        }
+        let [step, rest @ ..] = &self.tails.push(&seen, &TAIL);
+        let kinds = std::iter::once(std::slice::from_ref(step)).chain(rest.chunks(SCALES));
+        let loud =
+            |kind: &[f32]| (f64::from(kind.iter().sum::<f32>()) / kind.len() as f64).powi(POWER);
+        let decades: f64 = kinds.map(loud).sum();
         let decades = decades.cbrt();
         let tired = self.episodes.push(self.samples, decades);
         self.samples += 1;
@@ -146,19 +139,19 @@ impl Series {
         self.level.iter_mut().for_each(|level| level.now = value);
         self.spread.iter_mut().for_each(|spread| {
             spread.now.mean = value;
-            spread.usual.variance = 1.0;
+            spread.usual.1 = 1.0;
         });
     }
 
     /// What each detector sees, in usual deviations: the step, then slow means, levels and
     /// spreads.
-    fn deviations(&mut self, value: f64) -> [f32; 3 * SCALES + 1] {
-        let (n, rates) = (self.samples, self.rates);
+    fn deviations(&mut self, value: f64) -> [f32; DETECTORS] {
+        let (n, rates) = (self.samples, &*RATES);
         (self.low, self.high) = (self.low.min(value), self.high.max(value));
         let floor = FLOOR * (self.high - self.low);
         let usual = rates.usual.after(n + 1);
         let late = |deviation: f32, first: u64| if n >= first { deviation.abs() } else { 0.0 };
-        let mut seen = [0.0; 3 * SCALES + 1];
+        let mut seen = [0.0; DETECTORS];
         let mut out = seen.iter_mut();
         let mut tell = |deviation| {
             if let Some(place) = out.next() {
@@ -190,42 +183,41 @@ impl Series {
             spread.now.variance = (1.0 - w) * (spread.now.variance + w * left * left);
             // Against the range, so that it does not matter what it is measured in.
             let range = (self.high - self.low).max(f64::MIN_POSITIVE);
-            let log = (spread.now.variance / range / range + FLOOR * FLOOR).ln();
+            let log = (spread.now.variance / range / range + FLOOR * FLOOR).ln() as f32;
+            let (mean, variance) = &mut spread.usual;
             if n == 0 {
-                spread.usual.mean = log;
+                *mean = log;
             }
-            let deviation =
-                (log - spread.usual.mean) / (spread.usual.variance.max(0.0).sqrt() + SPREAD_FLOOR);
-            tell(late((deviation as f32).clamp(-CAP, CAP), FIRST_SPREAD + 1));
-            spread.usual.push(log, usual);
+            let difference = log - *mean;
+            let deviation = difference / (variance.max(0.0).sqrt() + SPREAD_FLOOR);
+            tell(late(deviation.clamp(-CAP, CAP), FIRST_SPREAD + 1));
+            let w = usual as f32;
+            *mean += w * difference;
+            *variance = (1.0 - w) * (*variance + w * difference * difference);
         }
         seen
     }
 }
 
 /// Samples after a score in which only a louder one counts.
-const REST: u32 = 100;
+const REST: u8 = 100;
 /// What is at least this share as loud has been there before.
 const NEAR: f32 = 0.75;
 /// Half-life of the memory of earlier episodes, in samples.
 const FORGET: f32 = 4000.0;
 /// Episodes remembered.
-const SLOTS: usize = 24;
+const SLOTS: usize = 16;
+/// Peaks are kept in steps of this many to a decade.
+const STEPS: f32 = 1_024.0;
 
 /// One score per episode, lower for what was as loud before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Fatigue {
-    peaks: [f32; SLOTS],
+    peaks: [u16; SLOTS],
     at: [u32; SLOTS],
-    count: usize,
     top: f32,
-    rest: u32,
-}
-
-impl Default for Fatigue {
-    fn default() -> Self {
-        Self { peaks: [0.0; SLOTS], at: [0; SLOTS], count: 0, top: 0.0, rest: 0 }
-    }
+    newest: u8,
+    rest: u8,
 }
 
 impl Fatigue {
@@ -239,18 +231,19 @@ impl Fatigue {
             return 0.0;
         }
         let goes_on = self.rest > 0;
-        let newest = self.count.wrapping_sub(1) % SLOTS;
+        let newest = usize::from(self.newest);
         let earlier = self.peaks.iter().zip(&self.at).enumerate().filter(|(slot, (peak, _))| {
-            **peak > 0.0 && **peak >= NEAR * loud && !(goes_on && *slot == newest)
+            **peak > 0 && f32::from(**peak) >= NEAR * STEPS * loud && !(goes_on && *slot == newest)
         });
         let alike: f32 =
             earlier.map(|(_, (_, at))| (-(now.wrapping_sub(*at) as f32) / FORGET).exp2()).sum();
         if !goes_on {
-            self.count = self.count.wrapping_add(1);
+            self.newest = (self.newest + 1) % SLOTS as u8;
         }
-        let slot = self.count.wrapping_sub(1) % SLOTS;
+        let slot = usize::from(self.newest);
         if let (Some(peak), Some(at)) = (self.peaks.get_mut(slot), self.at.get_mut(slot)) {
-            (*peak, *at) = (loud, now);
+            // As large as fits, which is more than can be.
+            (*peak, *at) = ((STEPS * loud) as u16, now);
         }
         (self.top, self.rest) = (loud, REST);
         (decades - f64::from((1.0 + alike).log2())).max(0.0)
@@ -302,6 +295,6 @@ mod tests {
 
     #[test]
     fn state_is_bounded() {
-        assert!(size_of::<Series>() <= 1024, "{}", size_of::<Series>());
+        assert!(size_of::<Series>() <= 512, "{}", size_of::<Series>());
     }
 }

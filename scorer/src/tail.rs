@@ -10,14 +10,30 @@ use crate::keep::keep;
 /// The running tail of one stream of values that are not negative.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tail {
+    beyond: Beyond,
+    total: f32,
+    /// So many values yet teach nothing when they surprise: one event is one lesson.
+    rest: u16,
+    /// The largest of the first values, from which all the others begin.
+    first: Option<Box<First>>,
+}
+
+/// What lies beyond the bulk.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Beyond {
     quantile: f32,
     /// Sum of what lay above the quantile, of its squares, and how many there were.
     excess: f32,
     squares: f32,
     above: f32,
+}
+
+/// The tails of so many streams that get their values together, in little memory.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tails<const STREAMS: usize> {
+    beyond: [Beyond; STREAMS],
     total: f32,
-    /// The largest of the first values, from which all the others begin.
-    first: Option<Box<First>>,
+    first: Option<Box<[First; STREAMS]>>,
 }
 
 /// Values that are looked at together before anything else: a quantile that is found one
@@ -41,6 +57,8 @@ pub struct Shape {
     /// be teaches no more than that: else a single event makes the next one ordinary.
     /// Infinite: it teaches all of itself.
     pub surprise: f32,
+    /// After such a lesson, so many values teach only what does not surprise.
+    pub rest: u16,
 }
 
 /// A Generalised Pareto distribution, and the logarithm of its share of all values.
@@ -60,26 +78,46 @@ const PRIOR: f32 = 1.0;
 /// No value is rarer than this many decades: nobody has seen so many values.
 pub const CAP: f32 = 30.0;
 
-keep!(Tail { quantile, excess, squares, above, total, first });
+keep!(Beyond { quantile, excess, squares, above });
+keep!(Tail { beyond, total, rest, first });
 
 impl Tail {
     /// Knows nothing.
     #[must_use]
     pub fn new() -> Self {
         let first = Some(Box::new([0.0; LARGEST]));
-        Self { quantile: 0.0, excess: 0.0, squares: 0.0, above: 0.0, total: 0.0, first }
+        Self { beyond: Beyond::default(), total: 0.0, rest: 0, first }
     }
 
     /// The decades of `value`: minus the decimal logarithm of the share of earlier values
     /// that were as large. 0 during warm-up; within the bulk it grows evenly with the
     /// value. Then `value` is one of the earlier ones.
     pub fn push(&mut self, value: f32, shape: &Shape) -> f32 {
-        // So large that it is out of the question, and its square is still a number.
-        let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { return 0.0 };
-        let decades = if self.is_learning(shape) { 0.0 } else { self.decades(value, shape) };
+        let Some(value) = bounded(value) else { return 0.0 };
+        let known = !self.is_learning(shape);
+        let decades = if known { self.beyond.decades(value, self.total, shape) } else { 0.0 };
         let most = self.total.max(1.0).log10() + shape.surprise;
-        let taught = if decades > most { self.value_at(most).min(value) } else { value };
-        self.learn(taught, shape);
+        let beyond = &mut self.beyond;
+        let mut taught = value;
+        self.rest = self.rest.saturating_sub(1);
+        if decades > most {
+            if self.rest > 0 {
+                return decades;
+            }
+            self.rest = shape.rest;
+            taught = beyond.value_at(most, self.total).min(value);
+        }
+        self.total += 1.0;
+        match &mut self.first {
+            None => beyond.learn(taught, self.total, shape),
+            Some(first) => keep_largest(first, taught),
+        }
+        if let Some(first) = self.first.take_if(|_| self.total >= FIRST as f32) {
+            beyond.begin(&first, shape);
+        }
+        if self.total > shape.memory {
+            self.total *= fading(shape);
+        }
         decades
     }
 
@@ -87,32 +125,95 @@ impl Tail {
     /// `None` during warm-up.
     #[must_use]
     pub fn rarity(&self, value: f32, shape: &Shape) -> Option<f32> {
-        let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { return None };
-        (!self.is_learning(shape)).then(|| self.decades(value, shape))
+        let value = bounded(value)?;
+        (!self.is_learning(shape)).then(|| self.beyond.decades(value, self.total, shape))
     }
 
-    fn decades(&self, value: f32, shape: &Shape) -> f32 {
+    /// Whether too little is known to say anything.
+    #[must_use]
+    pub fn is_learning(&self, shape: &Shape) -> bool {
+        self.first.is_some() || self.total < shape.warm_up
+    }
+}
+
+impl<const STREAMS: usize> Tails<STREAMS> {
+    pub(crate) fn new() -> Self {
+        let first = Some(Box::new([[0.0; LARGEST]; STREAMS]));
+        Self { beyond: [Beyond::default(); STREAMS], total: 0.0, first }
+    }
+
+    /// The decades of each value, as [`Tail::push`] without regard to surprise.
+    pub(crate) fn push(&mut self, values: &[f32; STREAMS], shape: &Shape) -> [f32; STREAMS] {
+        let values = values.map(|value| bounded(value).unwrap_or(0.0));
+        let mut decades = [0.0; STREAMS];
+        if self.first.is_none() && self.total >= shape.warm_up {
+            let of = |(beyond, value): (&Beyond, &f32)| beyond.decades(*value, self.total, shape);
+            let found = self.beyond.iter().zip(&values).map(of);
+            decades.iter_mut().zip(found).for_each(|(place, decades)| *place = decades);
+        }
+        self.total += 1.0;
+        match &mut self.first {
+            None => {
+                let each = self.beyond.iter_mut().zip(&values);
+                each.for_each(|(beyond, value)| beyond.learn(*value, self.total, shape));
+            }
+            Some(first) => {
+                let each = first.iter_mut().zip(&values);
+                each.for_each(|(largest, value)| keep_largest(largest, *value));
+            }
+        }
+        if let Some(first) = self.first.take_if(|_| self.total >= FIRST as f32) {
+            let each = self.beyond.iter_mut().zip(first.iter());
+            each.for_each(|(beyond, largest)| beyond.begin(largest, shape));
+        }
+        if self.total > shape.memory {
+            self.total *= fading(shape);
+        }
+        decades
+    }
+}
+
+/// So large that it is out of the question, and its square is still a number.
+fn bounded(value: f32) -> Option<f32> {
+    value.is_finite().then(|| value.clamp(0.0, 1e15))
+}
+
+/// What is left of what is remembered after each value.
+fn fading(shape: &Shape) -> f32 {
+    shape.memory / (shape.memory + 1.0)
+}
+
+fn keep_largest(largest: &mut First, mut value: f32) {
+    for place in largest.iter_mut() {
+        if value > *place {
+            std::mem::swap(place, &mut value);
+        }
+    }
+}
+
+impl Beyond {
+    fn decades(&self, value: f32, total: f32, shape: &Shape) -> f32 {
         let u = self.quantile;
         if value <= u {
             return -(1.0 - shape.bulk).log10() * value / u.max(f32::MIN_POSITIVE);
         }
-        let (excess, Pareto { xi, sigma, ln_above }) = (value - u, self.pareto());
+        let (excess, Pareto { xi, sigma, ln_above }) = (value - u, self.pareto(total));
         let ln_tail =
             if xi < EXPONENTIAL { -excess / sigma } else { -(xi * excess / sigma).ln_1p() / xi };
         (-(ln_above + ln_tail) * std::f32::consts::LOG10_E).clamp(0.0, CAP)
     }
 
     /// The value beyond the bulk that has so many decades.
-    fn value_at(&self, decades: f32) -> f32 {
-        let Pareto { xi, sigma, ln_above } = self.pareto();
+    fn value_at(&self, decades: f32, total: f32) -> f32 {
+        let Pareto { xi, sigma, ln_above } = self.pareto(total);
         let ln_tail = (-decades * std::f32::consts::LN_10 - ln_above).min(0.0);
         let excess =
             if xi < EXPONENTIAL { -sigma * ln_tail } else { sigma * (-xi * ln_tail).exp_m1() / xi };
         self.quantile + excess
     }
 
-    /// The distribution of what lies above the quantile.
-    fn pareto(&self) -> Pareto {
+    /// The distribution of what lies above the quantile, given how many values there were.
+    fn pareto(&self, total: f32) -> Pareto {
         let (u, count) = (self.quantile, self.above + PRIOR);
         let mean = (self.excess + 0.1 * u) / count;
         let variance = ((self.squares + 0.02 * u * u) / count - mean * mean).max(0.0);
@@ -120,28 +221,16 @@ impl Tail {
         // Lighter than exponential is not believed, heavier than this has no variance.
         let xi = (0.5 * (1.0 - ratio)).clamp(0.0, 0.5);
         let sigma = if xi < EXPONENTIAL { mean } else { 0.5 * mean * (1.0 + ratio) };
-        let ln_above = (count / (self.total + PRIOR)).min(1.0).ln();
+        let ln_above = (count / (total + PRIOR)).min(1.0).ln();
         Pareto { xi, sigma: sigma.max(f32::MIN_POSITIVE), ln_above }
     }
 
-    fn learn(&mut self, value: f32, shape: &Shape) {
-        self.total += 1.0;
-        if let Some(largest) = &mut self.first {
-            let mut value = value;
-            for place in largest.iter_mut() {
-                if value > *place {
-                    std::mem::swap(place, &mut value);
-                }
-            }
-            if self.total >= FIRST as f32 {
-                self.begin(shape);
-            }
-            return;
-        }
+    /// Takes in a value; with it there were `total`.
+    fn learn(&mut self, value: f32, total: f32, shape: &Shape) {
         let is_above = value > self.quantile;
         // Stochastic approximation in proportion to the quantile itself, so that it does
         // not matter what the values are measured in.
-        let step = 4.0 / (self.total + 50.0).min(shape.memory);
+        let step = 4.0 / (total + 50.0).min(shape.memory);
         let tail = 1.0 - shape.bulk;
         let target = if is_above { 1.0 - tail } else { -tail };
         if self.quantile > 0.0 {
@@ -152,9 +241,8 @@ impl Tail {
         if value > self.quantile {
             self.add(value - self.quantile);
         }
-        if self.total > shape.memory {
-            let keep = shape.memory / (shape.memory + 1.0);
-            self.total *= keep;
+        if total > shape.memory {
+            let keep = fading(shape);
             self.excess *= keep;
             self.squares *= keep;
             self.above *= keep;
@@ -162,8 +250,7 @@ impl Tail {
     }
 
     /// Begins with the quantile of the first values.
-    fn begin(&mut self, shape: &Shape) {
-        let Some(largest) = self.first.take() else { return };
+    fn begin(&mut self, largest: &First, shape: &Shape) {
         let place = ((1.0 - shape.bulk) * FIRST as f32) as usize;
         self.quantile = largest.get(place).or(largest.last()).copied().unwrap_or(0.0);
         let quantile = self.quantile;
@@ -174,12 +261,6 @@ impl Tail {
         self.excess += excess;
         self.squares += excess * excess;
         self.above += 1.0;
-    }
-
-    /// Whether too little is known to say anything.
-    #[must_use]
-    pub fn is_learning(&self, shape: &Shape) -> bool {
-        self.first.is_some() || self.total < shape.warm_up
     }
 }
 
@@ -194,7 +275,7 @@ mod tests {
     use super::*;
 
     const SHAPE: Shape =
-        Shape { bulk: 0.95, memory: 100_000.0, warm_up: 500.0, surprise: f32::INFINITY };
+        Shape { bulk: 0.95, memory: 100_000.0, warm_up: 500.0, surprise: f32::INFINITY, rest: 0 };
 
     /// Pseudo-random numbers in `0..1`, the same in each run.
     fn uniform() -> impl FnMut() -> f64 {

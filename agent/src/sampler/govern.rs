@@ -17,6 +17,7 @@ use crate::kernel::{Kernel, Measurement, ProgramCost};
 use crate::losses::Cause;
 use crate::probes::PROBES;
 use crate::report::{ProbeStatus, Severity, State};
+use crate::scorer::Change;
 
 /// How long a window is. The kernel accounts for a tenth of the time at most.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -279,6 +280,7 @@ impl Sampler {
             }
             self.tell(fact);
             self.refresh_statuses();
+            self.note_change(Change::Depth);
         }
     }
 

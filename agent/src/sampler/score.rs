@@ -207,7 +207,9 @@ fn describe(reason: &Reason) -> String {
     let (value, usually) = (amount(reason.value, signal), amount(reason.usual, signal));
     let (now, usual) = (reason.value, reason.usual);
     let name = signal.name;
-    if usual > 0.0 && now >= 1.1 * usual && now / usual < 1e4 {
+    if now.is_nan() {
+        format!("{name} is read no more, usually {usually}")
+    } else if usual > 0.0 && now >= 1.1 * usual && now / usual < 1e4 {
         format!("{name} is {:.1} times its usual at this hour ({value})", now / usual)
     } else if now > usual {
         format!("{name} is {value}, usually {usually}")
@@ -291,5 +293,6 @@ mod tests {
             "memory.available is only 1.0 MiB, usually 2.0 MiB"
         );
         assert_eq!(of(2_048.0, 0.0), "memory.available is 2.0 KiB, usually 0.0 B");
+        assert_eq!(of(f64::NAN, 2_048.0), "memory.available is read no more, usually 2.0 KiB");
     }
 }

@@ -24,7 +24,8 @@ pub(super) const COURSE: usize = 60;
 pub struct Reason {
     /// The signal.
     pub signal: SignalId,
-    /// What it was, in its own measure; of a histogram the 99 % quantile.
+    /// What it was, in its own measure; of a histogram the 99 % quantile. `NaN` when it used
+    /// to be read and is read no more.
     pub value: f64,
     /// What is usual at that hour.
     pub usual: f64,

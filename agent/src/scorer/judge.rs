@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use holdfast_core::clock::BootTime;
 use holdfast_scorer::episode::{Severity, Turn};
+use holdfast_scorer::group::Verdict;
 
 use super::book::{Book, News, Part};
 use super::calibration::{CHECKED_PER_WEEK, Calibration};
@@ -15,31 +16,45 @@ use crate::catalogue::{Owner, SignalId};
 
 /// How old a change may be to be told with an episode.
 const RECENT: Duration = Duration::from_secs(900);
+/// What is read no more has no rarity. It is told as the least of what is told at all, and
+/// where there is any doubt it is not.
+const MISSING: f64 = 0.5;
 
 /// A row of somebody, with what it takes to explain it.
 pub(super) struct Judged<'a> {
     pub(super) owner: Owner,
-    pub(super) instance: Arc<str>,
+    pub(super) instance: &'a Arc<str>,
     pub(super) signals: &'a [SignalId],
     pub(super) values: &'a [f64],
 }
 
+/// What is known beside the row.
+pub(super) struct Records<'a> {
+    pub(super) episodes: &'a mut Book,
+    pub(super) calibration: &'a mut Calibration,
+    pub(super) changes: &'a VecDeque<(BootTime, Change)>,
+}
+
 impl Judged<'_> {
-    /// Follows the episodes of `tier`; what is new of which episode.
+    /// Follows the episodes of `tier`, which is `doubt`ed, where `level` times a week is rare
+    /// enough; what is new of which episode.
     pub(super) fn judge(
         &self,
         tier: &mut Tier,
-        (per_week, level): (f64, f64),
-        episodes: &mut Book,
-        calibration: &mut Calibration,
-        changes: &VecDeque<(BootTime, Change)>,
+        verdict: &Verdict,
+        (level, doubt): (f64, f64),
+        Records { episodes, calibration, changes }: &mut Records<'_>,
         (now, unix_ms): (BootTime, u64),
     ) -> Option<(News, u64)> {
+        let mut per_week = verdict.per_week;
         if per_week.is_finite() {
             let loud = tier.check.push(per_week, CHECKED_PER_WEEK) == Turn::Begins;
             calibration.watch(self.owner, tier.step, loud);
         }
-        match tier.follower.push(per_week, level) {
+        if verdict.missing > 0 && tier.misses(self.signals) {
+            per_week = per_week.min(MISSING * level);
+        }
+        match tier.follower.push(per_week, level * doubt * tier.trust()) {
             Turn::Begins => {
                 let recent = || {
                     let recent = changes.iter().filter(|(at, _)| now.since(*at) <= RECENT);
@@ -101,7 +116,7 @@ impl Judged<'_> {
     fn named(&self, tier: &Tier, unix_ms: u64) -> Part {
         Part {
             owner: self.owner,
-            instance: Arc::clone(&self.instance),
+            instance: Arc::clone(self.instance),
             step: tier.step,
             joined_unix_ms: unix_ms,
             is_over: false,

@@ -26,7 +26,7 @@ use holdfast_scorer::forest::{Forest, Reservoir};
 use crate::catalogue::{Owner, Scoring, SignalId};
 use crate::report::{Point, Window};
 use book::Book;
-use judge::Judged;
+use judge::{Judged, Records};
 use scale::Scale;
 use subject::{Caution, Subject, Tier};
 
@@ -141,32 +141,36 @@ impl Scorer {
         let seconds = window.end_unix_ms as f64 / 1e3;
         let (mut odd, mut read) = (0, 0);
         let mut subjects = std::mem::take(&mut self.subjects);
+        let mut records = Records {
+            episodes: &mut self.episodes,
+            calibration: &mut self.calibration,
+            changes: &self.changes,
+        };
         for subject in subjects.iter_mut().filter(|subject| subject.seen == self.windows) {
             let signals = self.signals.get(subject.owner as usize).map_or(&[][..], Vec::as_slice);
-            let mut values = std::mem::take(&mut subject.values);
-            for n in 0..subject.tiers.len() {
-                let Some(tier) = subject.tiers.get_mut(n) else { continue };
-                // The coarser scale comes last and turns `values` into its own row.
-                let Some(verdict) = tier.push(seconds, &mut values) else { continue };
+            let doubt = subject.doubt(now);
+            for (n, tier) in subject.tiers.iter_mut().enumerate() {
+                // The coarser scale comes last and turns the values into its own row.
+                let Some(verdict) = tier.push(seconds, &mut subject.values) else { continue };
                 if n == 0 {
-                    let (of_it, of_all) = tier.odd(&values);
+                    let (of_it, of_all) = tier.odd(&subject.values);
                     (odd, read) = (odd + of_it, read + of_all);
                 }
-                let care = subject.tiers.get(n).map_or(1.0, |tier| subject.care(tier, now));
-                let (owner, instance) = (subject.owner, Arc::clone(&subject.instance));
-                let Some(tier) = subject.tiers.get_mut(n) else { continue };
-                let judged = Judged { owner, instance, signals, values: &values };
+                let judged = Judged {
+                    owner: subject.owner,
+                    instance: &subject.instance,
+                    signals,
+                    values: &subject.values,
+                };
                 news.extend(judged.judge(
                     tier,
-                    (verdict.per_week, level * care),
-                    &mut self.episodes,
-                    &mut self.calibration,
-                    &self.changes,
+                    &verdict,
+                    (level, doubt),
+                    &mut records,
                     (now, window.end_unix_ms),
                 ));
             }
-            values.fill(f64::NAN);
-            subject.values = values;
+            subject.values.fill(f64::NAN);
             subject.forgive(self.options.window);
         }
         self.subjects = subjects;
@@ -324,6 +328,12 @@ impl Scorer {
             if concerned {
                 subject.be_careful(caution, now);
             }
+        }
+        if change == Change::Depth {
+            let tiers = self.subjects.iter_mut().flat_map(|subject| &mut subject.tiers);
+            tiers.for_each(|tier| tier.group.excuse_gaps());
+            // The governor tells of it itself.
+            return;
         }
         if self.changes.len() >= CHANGES {
             self.changes.pop_front();

@@ -3,17 +3,22 @@
 
 use crate::catalogue::{Kind, Measure, Signal};
 
-/// What a value is turned into before it is scored.
+/// What a value is turned into before it is scored: so that 1 is the least that matters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scale {
     /// As it is: shares, and time by time.
-    Linear,
+    Linear {
+        /// The least that matters.
+        least: f64,
+    },
     /// By its order of magnitude, sign kept, from `unit` on: latencies, sizes and numbers
     /// of things, of which ten more matter where there are ten and not where there are
     /// thousands.
     Logarithmic {
         /// Where the linear part ends.
         unit: f64,
+        /// The least share that matters.
+        least: f64,
     },
 }
 
@@ -21,24 +26,32 @@ impl Scale {
     /// The scale of a signal.
     pub(super) const fn of(signal: &Signal) -> Self {
         match (signal.measure, signal.kind) {
-            (Measure::Ratio, _) | (Measure::Nanoseconds, Kind::Counter) => Self::Linear,
-            (Measure::Nanoseconds, _) => Self::Logarithmic { unit: 1_000.0 },
-            (Measure::Bytes, _) => Self::Logarithmic { unit: 4_096.0 },
-            (Measure::Count, _) => Self::Logarithmic { unit: 1.0 },
+            (Measure::Ratio, _) => Self::Linear { least: 0.005 },
+            // Half a percent of the time.
+            (Measure::Nanoseconds, Kind::Counter) => Self::Linear { least: 5e6 },
+            (Measure::Nanoseconds, _) => Self::Logarithmic { unit: 1_000.0, least: 0.1 },
+            (Measure::Bytes, Kind::Counter) => Self::Logarithmic { unit: 65_536.0, least: 0.1 },
+            (Measure::Bytes, _) => Self::Logarithmic { unit: 1_048_576.0, least: 0.1 },
+            // One error where there never was one is something.
+            (Measure::Count, _) => Self::Logarithmic { unit: 1.0, least: 0.02 },
         }
     }
 
     pub(super) fn forth(self, value: f64) -> f64 {
         match self {
-            Self::Linear => value,
-            Self::Logarithmic { unit } => (value.abs() / unit).ln_1p().copysign(value),
+            Self::Linear { least } => value / least,
+            Self::Logarithmic { unit, least } => {
+                (value.abs() / unit).ln_1p().copysign(value) / least
+            }
         }
     }
 
     pub(super) fn back(self, scaled: f64) -> f64 {
         match self {
-            Self::Linear => scaled,
-            Self::Logarithmic { unit } => (unit * scaled.abs().exp_m1()).copysign(scaled),
+            Self::Linear { least } => scaled * least,
+            Self::Logarithmic { unit, least } => {
+                (unit * (scaled * least).abs().exp_m1()).copysign(scaled)
+            }
         }
     }
 }
@@ -59,6 +72,8 @@ mod tests {
             assert!(scale.forth(f64::NAN).is_nan());
         }
         let scale = Scale::of(HOST_RUN_QUEUE.signal());
-        assert!(scale.forth(1e9) - scale.forth(1e8) < 2.4, "by orders of magnitude");
+        assert!(scale.forth(1e9) - scale.forth(1e8) < 24.0, "by orders of magnitude");
+        let slower = scale.forth(1.1e9) - scale.forth(1e9);
+        assert!((0.9..1.1).contains(&slower), "a tenth is the least that matters: {slower}");
     }
 }

@@ -12,7 +12,7 @@ use holdfast_scorer::keep::{Keep, Refusal};
 use super::Options;
 use super::book::{COURSE, Reason};
 use super::scale::Scale;
-use crate::catalogue::{Owner, SignalId};
+use crate::catalogue::{Kind, Owner, SignalId};
 
 /// The time scales: as the windows come, for onsets; and a minute, for what is slower.
 const STEPS: [Duration; 2] = [Duration::ZERO, Duration::from_secs(60)];
@@ -82,6 +82,8 @@ pub(super) struct Subject {
 fn options(owner: Owner, metrics: usize, step: Duration, learning: Duration) -> group::Options {
     group::Options {
         learning_seconds: learning.as_secs_f64(),
+        // The scales see to that.
+        least: 1.0,
         // What happens on a host as a whole has patterns; and there is one of it.
         forest: owner == Owner::Host,
         ..group::Options::new(metrics, step.as_secs_f64())
@@ -135,11 +137,9 @@ impl Subject {
         self.mistrust *= (-half_lives).exp2();
     }
 
-    /// By how many times rarer than usual its alarms must be now.
-    pub(super) fn care(&self, tier: &Tier, now: BootTime) -> f64 {
-        let known = tier.group.rows() as f64 * tier.step.as_secs_f64();
-        let youth = (known / GROWN.as_secs_f64()).min(1.0);
-        youth * 10_f64.powf(-self.caution.left(now) - self.mistrust)
+    /// Its alarms must be rarer than usual now: only so many times as often.
+    pub(super) fn doubt(&self, now: BootTime) -> f64 {
+        10_f64.powf(-self.caution.left(now) - self.mistrust)
     }
 
     /// Puts what was learnt into bytes.
@@ -235,19 +235,32 @@ impl Tier {
         Some(verdict)
     }
 
+    /// How far its past is believed, from 0 to 1.
+    pub(super) fn trust(&self) -> f64 {
+        let known = self.group.rows() as f64 * self.step.as_secs_f64();
+        (known / GROWN.as_secs_f64()).min(1.0)
+    }
+
     /// Scores up to the newest row.
     pub(super) fn course(&self) -> Vec<f32> {
         self.course.iter().copied().collect()
     }
 
-    /// What made the last row loud; `values` is that row.
+    /// What is told of the last row: signals that are missing, then what made it loud;
+    /// `values` is that row.
     pub(super) fn reasons(&self, signals: &[SignalId], values: &[f64]) -> Vec<Reason> {
         let loudness = self.group.loudness();
-        let all: f32 = loudness.iter().sum();
+        let all: f32 = loudness.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+        let loud = |n: usize| {
+            let missing = signals.get(n).is_some_and(|signal| self.is_missing(n, *signal));
+            (missing, loudness.get(n).copied().unwrap_or(0.0))
+        };
         let mut order: Vec<usize> = (0..signals.len().min(loudness.len())).collect();
-        let loud = |n: usize| loudness.get(n).copied().unwrap_or(0.0);
-        order.sort_by(|a, b| loud(*b).total_cmp(&loud(*a)));
-        let told = order.into_iter().take(REASONS).filter(|n| loud(*n) > 0.0);
+        order.sort_by(|a, b| {
+            let (a, b) = (loud(*a), loud(*b));
+            b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
+        });
+        let told = order.into_iter().take(REASONS).filter(|n| loud(*n) > (false, 0.0));
         told.filter_map(|n| {
             let (signal, value) = (*signals.get(n)?, *values.get(n)?);
             let scale = Scale::of(signal.signal());
@@ -255,10 +268,21 @@ impl Tier {
                 signal,
                 value: scale.back(value),
                 usual: scale.back(self.group.usual(n)?),
-                share: f64::from(loud(n) / all),
+                share: f64::from(loud(n).1 / all),
             })
         })
         .collect()
+    }
+
+    /// Whether a signal used to be read in every row and is read no more. Distributions have no
+    /// value where nothing happened.
+    fn is_missing(&self, n: usize, signal: SignalId) -> bool {
+        signal.signal().kind != Kind::Histogram && self.group.is_missing(n)
+    }
+
+    /// Whether any of them is.
+    pub(super) fn misses(&self, signals: &[SignalId]) -> bool {
+        signals.iter().enumerate().any(|(n, signal)| self.is_missing(n, *signal))
     }
 
     /// Signals that are far from usual, and how many were read.

@@ -82,6 +82,35 @@ fn a_fault_is_one_incident_with_its_reason_and_its_end() {
 }
 
 #[test]
+fn what_is_read_no_more_is_told_once_and_not_when_there_is_a_reason() {
+    let without = |n: u64| {
+        let mut window = window(n, 0.0);
+        window.points.retain(|point| {
+            point.series.signal != UNIT_RSS || &*point.series.instance != "a.service"
+        });
+        window
+    };
+    let mut scorer = Scorer::new(OPTIONS);
+    run(&mut scorer, 0, DAYS, 0.0);
+    let news: Vec<_> = (DAYS..DAYS + 60)
+        .flat_map(|n| scorer.window(&without(n), at(n)).into_iter().map(move |news| (n, news)))
+        .collect();
+    let [(first, (News::Began, id))] = *news else { panic!("{news:?}") };
+    assert_eq!(first, DAYS + 2, "the third window without it");
+    let episode = scorer.episode(id).expect("it is remembered");
+    let part = episode.leading().expect("it has a part");
+    assert_eq!((&*part.instance, episode.severity), ("a.service", Severity::Minor));
+    let reason = part.reasons.first().expect("it has a reason");
+    assert!(reason.signal == UNIT_RSS && reason.value.is_nan() && reason.usual > 9e7, "{reason:?}");
+
+    let mut scorer = Scorer::new(OPTIONS);
+    run(&mut scorer, 0, DAYS, 0.0);
+    scorer.change(Change::Depth, at(DAYS));
+    let news: Vec<_> = (DAYS..DAYS + 60).flat_map(|n| scorer.window(&without(n), at(n))).collect();
+    assert!(news.is_empty(), "{news:?}");
+}
+
+#[test]
 fn what_was_learnt_goes_on_from_its_file_as_if_nothing_had_been() {
     let mut scorer = Scorer::new(OPTIONS);
     run(&mut scorer, 0, 1_000, 0.0);
@@ -108,7 +137,7 @@ fn a_change_calls_for_care_and_so_does_a_false_alarm() {
     run(&mut scorer, 0, DAYS, 0.0);
     let care = |scorer: &Scorer, unit: &str, now| {
         let subject = scorer.subjects.iter().find(|s| &*s.instance == unit).unwrap();
-        subject.care(&subject.tiers[0], now)
+        subject.doubt(now) * subject.tiers[0].trust()
     };
     assert!((care(&scorer, "a.service", at(DAYS)) - 1.0).abs() < 1e-9);
     scorer.change(Change::Started("a.service".into()), at(DAYS));

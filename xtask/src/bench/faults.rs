@@ -34,7 +34,7 @@ const WELL: u64 = 900;
 /// waited before the next one is.
 const ILL: Duration = Duration::from_secs(30);
 const TOLD: Duration = Duration::from_secs(4);
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(6);
 /// The first port of those that talk over a network that loses packets.
 const PORT: u64 = 5_000;
 

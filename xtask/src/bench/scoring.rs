@@ -20,7 +20,7 @@ use crate::stop::Stop;
 /// A corpus of hosts with many metrics.
 struct Corpus {
     name: &'static str,
-    interval: &'static str,
+    interval_seconds: &'static str,
     /// What the judge is told beside.
     judge: &'static [&'static str],
     /// VUS-PR, and recall of events at one and at a fifth of a false alarm a day.
@@ -28,10 +28,10 @@ struct Corpus {
 }
 
 const CORPORA: &[Corpus] = &[
-    Corpus { name: "smd", interval: "60s", judge: &[], targets: [0.52, 0.90, 0.68] },
+    Corpus { name: "smd", interval_seconds: "60", judge: &[], targets: [0.52, 0.90, 0.68] },
     Corpus {
         name: "asd",
-        interval: "300s",
+        interval_seconds: "300",
         judge: &["--rows-per-day", "288", "--vus-window", "20"],
         targets: [0.33, f64::NAN, 0.55],
     },
@@ -61,6 +61,9 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
     rows.extend(bench.nab(None)?);
     for corpus in CORPORA {
         rows.extend(bench.hosts(corpus, None)?);
+    }
+    for corpus in CORPORA {
+        rows.extend(bench.quiet(corpus)?);
     }
     for other in &labelled.beside {
         if stop.wait(std::time::Duration::ZERO) {
@@ -138,7 +141,8 @@ impl Bench<'_> {
                     let name = host.file_name().context("a folder without a name")?;
                     let plain = self.unpack(&host)?;
                     let mut score = Command::new(&self.holdfast);
-                    score.args(["score", "--interval", corpus.interval, "--train"]);
+                    let interval = format!("{}s", corpus.interval_seconds);
+                    score.args(["score", "--interval", &interval, "--train"]);
                     score.arg(plain.path().join("train.csv")).arg("--out");
                     score.arg(scores.join(name).with_extension("csv"));
                     quietly(score.arg(plain.path().join("test.csv")))?;
@@ -175,6 +179,31 @@ impl Bench<'_> {
             ]);
         }
         Ok(rows)
+    }
+
+    /// False alarms of hosts while nothing is known to happen to them.
+    fn quiet(&self, corpus: &Corpus) -> Result<Vec<Row>> {
+        let (mut weeks, mut told) = (0.0, 0.0);
+        for host in folders(&self.labelled.data.join(corpus.name))? {
+            let plain = self.unpack(&host)?;
+            let table = |name: &str| plain.path().join(name).display().to_string();
+            let label = host.join("label.csv").display().to_string();
+            let said = example(
+                "quiet",
+                &[corpus.interval_seconds, &table("train.csv"), &table("test.csv"), &label],
+            )?;
+            let number =
+                |key: &str| said[key].as_f64().with_context(|| format!("`quiet` tells no {key}"));
+            weeks += number("weeks")?;
+            told += number("told")?;
+        }
+        let row =
+            |what: &str, value, unit| Row::new(format!("{}, {what}", corpus.name), value, unit);
+        Ok(vec![
+            row("time without a labelled event", weeks, "host-weeks"),
+            row("episodes then, one a week promised", told / weeks, "1/week")
+                .at_most(FALSE_PER_WEEK),
+        ])
     }
 
     fn scores(&self, corpus: &str, other: Option<&str>) -> Result<PathBuf> {
@@ -244,7 +273,7 @@ impl Bench<'_> {
 
 /// What a sample costs, and what is remembered of a metric.
 fn cost() -> Result<Vec<Row>> {
-    let said = example("cost")?;
+    let said = example("cost", &[])?;
     let row =
         |what: &str, key: &str, unit| Row::new(what, said[key].as_f64().unwrap_or(f64::NAN), unit);
     Ok(vec![
@@ -261,7 +290,7 @@ fn cost() -> Result<Vec<Row>> {
 
 /// False alarms where nothing ever happens.
 fn promise() -> Result<Vec<Row>> {
-    let said = example("promise")?;
+    let said = example("promise", &[])?;
     let shapes = said.as_array().context("no list of shapes")?;
     let rows = shapes.iter().flat_map(|shape| {
         let row = |kind: &str, key: &str| {
@@ -279,9 +308,9 @@ fn promise() -> Result<Vec<Row>> {
 }
 
 /// What an example of the scorer prints.
-fn example(name: &str) -> Result<Value> {
-    let arguments = ["run", "--release", "--quiet", "-p", "holdfast-scorer", "--example", name];
-    let output = shell::cargo(arguments)?.stderr(Stdio::inherit()).output()?;
+fn example(name: &str, arguments: &[&str]) -> Result<Value> {
+    let run = ["run", "--release", "--quiet", "-p", "holdfast-scorer", "--example", name, "--"];
+    let output = shell::cargo(run)?.args(arguments).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the example {name} of the scorer fails");
     serde_json::from_slice(&output.stdout).with_context(|| format!("{name} prints no JSON"))
 }
