@@ -21,6 +21,8 @@ const FIRST_ROWS: u64 = 30;
 /// Rows before the common movements are learnt, and before what they leave is believed.
 const SUBSPACE_ROWS: u64 = 100;
 const LEFT_ROWS: u64 = 130;
+/// The least that matters of what the common movements leave, in usual deviations.
+const LEFT_LEAST: f64 = 0.25;
 /// Rows before it is remembered how loud they were: at first all are.
 const SETTLED_ROWS: u64 = 150;
 /// Deviations enter the common movements no further than this.
@@ -255,12 +257,14 @@ impl Group {
         let weights = self.rates.after(self.rows, History::Short);
         let (w_long, w_short) = weights.long_and_short();
         let early = self.rows < LEFT_ROWS;
+        // Where a metric has a least that matters, so has what is left of it.
+        let least = if self.least > 0.0 { LEFT_LEAST } else { 0.0 };
         for (n, metric) in self.metrics.iter_mut().enumerate() {
             let Some(metric) = metric else { continue };
             let value = f64::from(self.used.get(n).copied().unwrap_or(0.0));
             let left = &mut metric.left;
             (left.low, left.high) = (left.low.min(value), left.high.max(value));
-            let floor = 1e-3 * (left.high - left.low);
+            let floor = (1e-3 * (left.high - left.low)).max(least);
             let long = scaled(value - left.long.mean, left.long.variance, floor);
             let short = scaled(value - left.short.mean, left.short.variance, floor);
             left.long.push(value, w_long);

@@ -235,10 +235,10 @@ impl Tier {
         Some(verdict)
     }
 
-    /// How far its past is believed, from 0 to 1.
+    /// How far its past is believed, from 0 to 1: the less, the less of it there is.
     pub(super) fn trust(&self) -> f64 {
         let known = self.group.rows() as f64 * self.step.as_secs_f64();
-        (known / GROWN.as_secs_f64()).min(1.0)
+        (known / GROWN.as_secs_f64()).min(1.0).sqrt()
     }
 
     /// Scores up to the newest row.
