@@ -361,7 +361,7 @@ const KEYS: &[Key] = &[
         table: "scoring",
         name: "learning_time",
         default: "\"30m\"",
-        help: "History of a unit before it is scored, 1m to 168h, and 200 summaries at least. Until two\ndays are known, something must be the more unusual the less is known.",
+        help: "History of a unit before it is scored, 1m to 168h, and 200 summaries at least (350 before\nan episode). Until two days are known, something must be the more unusual the less is known.",
     },
 ];
 

@@ -100,6 +100,25 @@ impl Episode {
     }
 }
 
+impl Episode {
+    /// Takes in a part. Where there are too many, what is over makes room, or what is less
+    /// bad.
+    fn join(&mut self, part: Part) {
+        if self.parts.len() >= PARTS {
+            self.more_parts += 1;
+            let over = self.parts.iter().position(|known| known.is_over);
+            let least = || {
+                let parts = self.parts.iter().enumerate();
+                let (least, known) = parts.min_by_key(|(_, known)| known.severity)?;
+                (known.severity < part.severity).then_some(least)
+            };
+            let Some(place) = over.or_else(least) else { return };
+            self.parts.remove(place);
+        }
+        self.parts.push(part);
+    }
+}
+
 /// What is new about an episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
@@ -134,11 +153,7 @@ impl Book {
         if let Some(episode) = newest.filter(|i| fresh && i.ended_unix_ms.is_none()) {
             let worse = part.severity > episode.severity;
             episode.severity = episode.severity.max(part.severity);
-            if episode.parts.len() < PARTS {
-                episode.parts.push(part);
-            } else {
-                episode.more_parts += 1;
-            }
+            episode.join(part);
             return (episode.id, worse.then_some(News::Worse));
         }
         self.last_id = (part.joined_unix_ms / 1_000).max(self.last_id + 1);
@@ -274,5 +289,10 @@ mod tests {
         }
         let newest = episodes.iter().next_back().unwrap();
         assert_eq!((newest.parts.len(), newest.more_parts), (PARTS, 85));
+        // What is worse is still told.
+        episodes.begin(part("worse.service", Severity::Severe, 1e-9), Vec::new, at(999_000));
+        let newest = episodes.iter().next_back().unwrap();
+        assert_eq!((newest.parts.len(), newest.more_parts), (PARTS, 86));
+        assert_eq!(newest.leading().map(|part| &*part.instance), Some("worse.service"));
     }
 }

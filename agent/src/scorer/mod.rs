@@ -54,7 +54,8 @@ pub struct Options {
     pub window: Duration,
     /// How many false alarms a week the host may raise.
     pub promised_per_week: f64,
-    /// History before anything is scored; two hundred rows at least, whatever this says.
+    /// History before anything is scored; two hundred rows at least, whatever this says,
+    /// and 350 before an episode.
     pub learning: Duration,
 }
 

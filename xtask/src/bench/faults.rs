@@ -2,8 +2,8 @@
 //! the agent has to tell, soon, and to name the right kind of signal first.
 //!
 //! Every service is there and well from the beginning, so that the agent knows what is
-//! usual for it; each falls ill once. Windows are a second long, and less than half an hour
-//! is all the history there is before the first one does.
+//! usual for it; each falls ill once. Windows are a second long, and twenty minutes
+//! are all the history there is before the first one does.
 
 use std::ffi::OsString;
 use std::fs;
@@ -29,7 +29,7 @@ const PREFIX: &str = "holdfast-fault-";
 const CONFIG: &str =
     "summary_interval = \"1s\"\n[ebpf]\ncpu_budget = \"20%\"\n[scoring]\nlearning_time = \"5m\"\n";
 /// How long everything is well first, in seconds.
-const WELL: u64 = 1_500;
+const WELL: u64 = 1_200;
 /// How long a service is ill at most, how long still once that is told, and how long is
 /// waited before the next one is.
 const ILL: Duration = Duration::from_secs(30);

@@ -87,6 +87,8 @@ pub(crate) struct Args {
 const LEAK_STEP: usize = 2 << 20;
 const LEAK_LIMIT: usize = 1 << 30;
 const SYNC_THREADS: usize = 8;
+/// How soon it notices that it is to be ill.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 static ILL: AtomicBool = AtomicBool::new(false);
 
@@ -107,13 +109,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = args.scratch.clone();
     thread::spawn(move || work(&scratch, peer));
     // Threads for what takes more than one: they sleep until it is time.
-    for _ in 0..SYNC_THREADS {
-        let (fault, scratch) = (args.fault, args.scratch.clone());
-        thread::spawn(move || suffer(fault, &scratch));
-    }
+    let sufferers: Vec<_> = (0..SYNC_THREADS)
+        .map(|_| {
+            let (fault, scratch) = (args.fault, args.scratch.clone());
+            thread::spawn(move || suffer(fault, &scratch))
+        })
+        .collect();
     loop {
         ILL.store(args.ill.exists(), Ordering::Relaxed);
-        pause(Duration::from_millis(100));
+        if ill() {
+            sufferers.iter().for_each(|sufferer| sufferer.thread().unpark());
+        }
+        pause(LOOK_EVERY);
     }
 }
 
@@ -134,8 +141,9 @@ fn work(scratch: &Path, peer: SocketAddr) {
         }
         // A refusal is an answer, too.
         let _ = talk(peer, 1 + chance as usize % 20);
-        if chance.is_multiple_of(3) {
-            let _ = Writer::create(scratch).and_then(|mut writer| writer.write(chance % 4));
+        // Seldom, because many of them share a disk that has to stay well.
+        if chance.is_multiple_of(20) {
+            let _ = sync(scratch);
         }
         if chance.is_multiple_of(5) {
             let _ = start_program();
@@ -186,7 +194,7 @@ fn suffer(fault: Fault, scratch: &Path) {
     loop {
         if !ill() {
             (held, file) = (Vec::new(), None);
-            pause(Duration::from_millis(100));
+            thread::park();
             continue;
         }
         match fault {
