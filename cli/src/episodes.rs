@@ -95,6 +95,7 @@ struct Part {
     instance: Option<String>,
     step_seconds: f64,
     joined_unix_ms: u64,
+    loudest_unix_ms: u64,
     is_over: bool,
     severity: Severity,
     /// How many times a week it is as loud as at its loudest.
@@ -112,6 +113,7 @@ impl Part {
             instance: Some(clean(&part.instance)).filter(|name| !name.is_empty()),
             step_seconds: f64::from(part.step_ms) / 1e3,
             joined_unix_ms: part.joined_unix_ms,
+            loudest_unix_ms: part.loudest_unix_ms,
             is_over: part.is_over,
             severity: Severity::from_wire(part.severity),
             per_week: part.per_week,
@@ -302,6 +304,7 @@ mod tests {
             instance: instance.into(),
             step_ms: 10_000,
             joined_unix_ms: 60_000,
+            loudest_unix_ms: 61_000,
             is_over: true,
             severity: v1::EpisodeSeverity::Severe.into(),
             per_week: 1e-5,
@@ -359,8 +362,8 @@ vda (10s steps): as loud as this less than once in two years
         assert_eq!(
             field_names(&json).join(" "),
             "became_usual began_unix_ms changes ended_unix_ms id judgement more_parts parts \
-             parts.course parts.instance parts.is_over parts.joined_unix_ms parts.owner \
-             parts.per_week parts.reasons parts.reasons.kind parts.reasons.measure \
+             parts.course parts.instance parts.is_over parts.joined_unix_ms \
+             parts.loudest_unix_ms parts.owner parts.per_week parts.reasons parts.reasons.kind parts.reasons.measure \
              parts.reasons.share parts.reasons.signal parts.reasons.usual parts.reasons.value \
              parts.severity parts.step_seconds severity"
         );

@@ -251,6 +251,7 @@ mod tests {
             instance: "vda".into(),
             step: Duration::from_secs(10),
             joined_unix_ms: 1,
+            loudest_unix_ms: 1,
             is_over: false,
             severity,
             per_week: 1e-4,

@@ -15,7 +15,7 @@ use crate::catalogue::{Owner, SignalId};
 const JOIN: Duration = Duration::from_secs(300);
 /// Episodes remembered, and parts told of each.
 const REMEMBERED: usize = 64;
-const PARTS: usize = 16;
+const PARTS: usize = 24;
 /// Points of a part's course.
 pub(super) const COURSE: usize = 60;
 
@@ -44,6 +44,8 @@ pub struct Part {
     pub step: Duration,
     /// When it joined.
     pub joined_unix_ms: u64,
+    /// When it was at its loudest.
+    pub loudest_unix_ms: u64,
     /// Whether it is over.
     pub is_over: bool,
     /// How bad it got.
@@ -238,6 +240,7 @@ mod tests {
             instance: instance.into(),
             step: Duration::from_secs(10),
             joined_unix_ms: 5_000,
+            loudest_unix_ms: 5_000,
             is_over: false,
             severity,
             per_week,
@@ -288,11 +291,11 @@ mod tests {
             episodes.begin(part(&name, Severity::Minor, 1.0), Vec::new, at(999_000));
         }
         let newest = episodes.iter().next_back().unwrap();
-        assert_eq!((newest.parts.len(), newest.more_parts), (PARTS, 85));
+        assert_eq!((newest.parts.len(), newest.more_parts), (PARTS, 77));
         // What is worse is still told.
         episodes.begin(part("worse.service", Severity::Severe, 1e-9), Vec::new, at(999_000));
         let newest = episodes.iter().next_back().unwrap();
-        assert_eq!((newest.parts.len(), newest.more_parts), (PARTS, 86));
+        assert_eq!((newest.parts.len(), newest.more_parts), (PARTS, 78));
         assert_eq!(newest.leading().map(|part| &*part.instance), Some("worse.service"));
     }
 }

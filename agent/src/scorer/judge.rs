@@ -16,6 +16,9 @@ use crate::catalogue::{Owner, SignalId};
 
 /// How old a change may be to be told with an episode.
 const RECENT: Duration = Duration::from_secs(900);
+/// What is less loud is told by nobody, however rare it is: a unit that never does anything
+/// has never seen as much as a second thread.
+const LEAST_DEVIATIONS: f64 = 12.0;
 /// What is read no more has no rarity. It is told as the least of what is told at all, and
 /// where there is any doubt it is not.
 const MISSING: f64 = 0.5;
@@ -50,6 +53,9 @@ impl Judged<'_> {
         if per_week.is_finite() {
             let loud = tier.check.push(per_week, CHECKED_PER_WEEK) == Turn::Begins;
             calibration.watch(self.owner, tier.step, loud);
+        }
+        if verdict.deviations < LEAST_DEVIATIONS {
+            per_week = f64::INFINITY;
         }
         if verdict.missing > 0 && tier.misses(self.signals) {
             per_week = per_week.min(MISSING * level);
@@ -97,6 +103,7 @@ impl Judged<'_> {
         part.course = tier.course();
         if open.rarest < part.per_week {
             part.per_week = open.rarest;
+            part.loudest_unix_ms = unix_ms;
             part.severity = open.severity();
             part.reasons = tier.reasons(self.signals, self.values);
         }
@@ -119,6 +126,7 @@ impl Judged<'_> {
             instance: Arc::clone(self.instance),
             step: tier.step,
             joined_unix_ms: unix_ms,
+            loudest_unix_ms: unix_ms,
             is_over: false,
             severity: Severity::Minor,
             per_week: f64::INFINITY,

@@ -33,7 +33,8 @@ impl Scale {
             (Measure::Bytes, Kind::Counter) => Self::Logarithmic { unit: 65_536.0, least: 0.1 },
             (Measure::Bytes, _) => Self::Logarithmic { unit: 1_048_576.0, least: 0.1 },
             // One error where there never was one is something.
-            (Measure::Count, _) => Self::Logarithmic { unit: 1.0, least: 0.02 },
+            (Measure::Count, Kind::Counter) => Self::Logarithmic { unit: 1.0, least: 0.02 },
+            (Measure::Count, _) => Self::Logarithmic { unit: 1.0, least: 0.1 },
         }
     }
 

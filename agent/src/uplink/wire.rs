@@ -134,6 +134,7 @@ fn part(part: &Part) -> v1::EpisodePart {
         instance: part.instance.to_string(),
         step_ms: u32::try_from(part.step.as_millis()).unwrap_or(u32::MAX),
         joined_unix_ms: part.joined_unix_ms,
+        loudest_unix_ms: part.loudest_unix_ms,
         is_over: part.is_over,
         severity: grade(part.severity).into(),
         per_week: part.per_week,

@@ -171,13 +171,14 @@ impl Patient {
     }
 }
 
-/// The first signal of each part of `unit` that joined an episode since then.
+/// The first signal of each part of `unit` that joined an episode since then, or became
+/// worse than before.
 fn told<'a>(answer: &'a Value, unit: &'a str, since: u64) -> impl Iterator<Item = &'a str> {
     let parts = answer.as_array().into_iter().flatten();
     let parts = parts.flat_map(|episode| episode["parts"].as_array().into_iter().flatten());
     parts
         .filter(move |part| part["instance"] == unit)
-        .filter(move |part| part["joined_unix_ms"].as_u64().is_some_and(|at| at >= since))
+        .filter(move |part| part["loudest_unix_ms"].as_u64().is_some_and(|at| at >= since))
         .filter_map(|part| part.pointer("/reasons/0/signal")?.as_str())
 }
 
