@@ -110,6 +110,8 @@ fn each_depth_keeps_what_it_promises() -> Result<()> {
     for (name, depth, detail, unit_waits) in cases {
         ensure!(pair.tested.kernel.set_detail(pair.cgroup_id, detail), "the unit has no slot");
         pair.tested.kernel.set_sched_depth(depth);
+        // The slice of CPU time that this thread is in began at another depth.
+        role::pause(20);
         let [seen, all] = pair.count(Pair::ping_pong)?;
         eprintln!("{name}: {seen:?}");
         let limit = if depth >= SAMPLED { 0.15 } else { 0.02 };

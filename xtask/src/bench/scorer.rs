@@ -11,7 +11,7 @@ use crate::stack::{Ports, Programs, Stack};
 use crate::stop::Stop;
 
 /// Units besides those that the host has: some five hundred series.
-const UNITS: usize = 20;
+const UNITS: usize = 42;
 const DEFAULT_SECONDS: u64 = 120;
 /// After this long, units are scored.
 const SETTLE: Duration = Duration::from_secs(150);

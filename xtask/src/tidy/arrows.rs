@@ -7,6 +7,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("proto", &[]),
     ("scorer", &["holdfast-core"]),
+    ("healer", &["holdfast-core"]),
     ("agent-ebpf", &[]),
     ("agent", &["holdfast-core", "holdfast-proto", "holdfast-agent-ebpf", "holdfast-scorer"]),
     ("collector", &["holdfast-core", "holdfast-proto"]),
@@ -38,6 +39,7 @@ const PURE: &[&str] = &[
     "proto/src/histogram.rs",
     "proto/src/limits.rs",
     "scorer/src/",
+    "healer/src/",
 ];
 
 /// What touches the world. The clocks of `core` are among it: a pure part takes
