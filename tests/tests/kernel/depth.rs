@@ -13,7 +13,8 @@ use holdfast_tests::Unit;
 use crate::rig::{Rig, SLOT};
 use crate::role;
 
-const ROUNDS: u32 = 40_000;
+/// So many that starting the program, one long slice, is a small part of it.
+const ROUNDS: u32 = 160_000;
 const FORM: &str = "sched_switch/sched_info";
 
 /// What a rig counted so far.
@@ -148,7 +149,7 @@ fn changes(disabled: &[&str]) -> Result<()> {
     let Some(mut pair) = Pair::start(disabled)? else { return Ok(()) };
     let start = BootTime::now();
     let [seen, all] = pair.count(|pair| {
-        let mut load = role::start(&pair.unit, None, &format!("ping-pong {}", 4 * ROUNDS))?;
+        let mut load = role::start(&pair.unit, None, &format!("ping-pong {ROUNDS}"))?;
         let ladder = [FULL, GATED, HOST, SAMPLED, COUNTERS, SAMPLED, HOST, GATED];
         for depth in ladder.iter().cycle() {
             pair.tested.kernel.set_sched_depth(*depth);
