@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_secs(600);
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Attempts remembered: more than any budget may allow in a day.
-pub(crate) const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 256;
 
 /// Attempts of a service, or of a host, the newest last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,26 +1,34 @@
-//! How times are written down.
+//! How times are written down: in nanoseconds since boot.
 
-/// A point on the boot-time clock, in nanoseconds since boot.
+use std::time::Duration;
+
+use holdfast_core::clock::BootTime;
+
+fn nanoseconds(at: BootTime) -> u64 {
+    // Five centuries are enough.
+    u64::try_from(at.since_boot().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn at(nanoseconds: u64) -> BootTime {
+    BootTime::new(Duration::from_nanos(nanoseconds))
+}
+
+/// A point on the boot-time clock.
 pub(crate) mod time {
-    use std::time::Duration;
-
     use holdfast_core::clock::BootTime;
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(at: &BootTime, to: S) -> Result<S::Ok, S::Error> {
-        // Five centuries.
-        to.serialize_u64(u64::try_from(at.since_boot().as_nanos()).unwrap_or(u64::MAX))
+        to.serialize_u64(super::nanoseconds(*at))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BootTime, D::Error> {
-        u64::deserialize(from).map(|ns| BootTime::new(Duration::from_nanos(ns)))
+        u64::deserialize(from).map(super::at)
     }
 }
 
 /// The same, or nothing.
 pub(crate) mod maybe_time {
-    use std::time::Duration;
-
     use holdfast_core::clock::BootTime;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,14 +36,12 @@ pub(crate) mod maybe_time {
         at: &Option<BootTime>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        let ns = |at: BootTime| u64::try_from(at.since_boot().as_nanos()).unwrap_or(u64::MAX);
-        at.map(ns).serialize(to)
+        at.map(super::nanoseconds).serialize(to)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<BootTime>, D::Error> {
-        let ns = Option::<u64>::deserialize(from)?;
-        Ok(ns.map(|ns| BootTime::new(Duration::from_nanos(ns))))
+        Ok(Option::<u64>::deserialize(from)?.map(super::at))
     }
 }

@@ -30,6 +30,7 @@ mod trigger;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_core::clock::BootTime;
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ use guard::Asked;
 use service::{Pause, Service};
 
 /// Nothing is begun that was decided longer ago than this.
-const BEGIN_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+const BEGIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What follows from what is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +183,8 @@ impl Healer {
         healer
     }
 
-    /// Goes on with other settings. What is known of services that stay is kept.
+    /// Goes on with other settings. What is known of services that stay is kept. A journal
+    /// has to go on with a new start then, and all facts that hold have to be told again.
     pub fn configure(&mut self, settings: Settings) {
         self.settings = settings;
         self.meet();
@@ -397,7 +399,7 @@ impl Healer {
         what: &'static str,
     ) -> Option<Arc<str>> {
         let service = self.services.get_mut(unit)?;
-        let told = Some((Some(trigger), action.clone(), what));
+        let told = Some((trigger, action.clone(), what));
         if service.told == told {
             return None;
         }

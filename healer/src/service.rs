@@ -78,7 +78,7 @@ pub(crate) struct Service {
     pub(crate) confirmed: bool,
     /// What was told last of what is not done.
     #[serde(skip)]
-    pub(crate) told: Option<(Option<Trigger>, Action, &'static str)>,
+    pub(crate) told: Option<(Trigger, Action, &'static str)>,
     pub(crate) operation: Option<Operation>,
     pub(crate) attempts: Attempts,
     /// How many there ever were.

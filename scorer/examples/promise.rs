@@ -3,7 +3,6 @@
 
 use holdfast_scorer::THRESHOLD;
 use holdfast_scorer::episode::{Episodes, Turn};
-use holdfast_scorer::forest::Forest;
 use holdfast_scorer::group::Group;
 use holdfast_scorer::series::Series;
 
@@ -69,10 +68,7 @@ fn main() {
             for n in 0..WEEKS * WEEK {
                 let row: Vec<f64> = (0..METRICS).map(|metric| value(host, metric, n)).collect();
                 let verdict = group.push(n as f64 * 60.0, &row);
-                if let Some((past, version)) = group.forest_due() {
-                    let forest = Forest::grow(past, version);
-                    group.plant(forest);
-                }
+                group.grow_when_due();
                 let first = row.first().copied().unwrap_or(f64::NAN);
                 let alone = series.push(first).score;
                 let turn = episodes.push(verdict.per_week, 1.0);

@@ -5,7 +5,6 @@
 use std::fs;
 
 use holdfast_scorer::episode::{Episodes, Turn};
-use holdfast_scorer::forest::Forest;
 use holdfast_scorer::group::Group;
 
 const HOUR_SECONDS: f64 = 3_600.0;
@@ -33,10 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut told, mut rows) = (0_u32, 0_u32);
     for (n, row) in train.iter().chain(&test).enumerate() {
         let verdict = group.push(n as f64 * interval, row);
-        if let Some((past, version)) = group.forest_due() {
-            let forest = Forest::grow(past, version);
-            group.plant(forest);
-        }
+        group.grow_when_due();
         let counts = n.checked_sub(train.len()).is_some_and(quiet);
         rows += u32::from(counts);
         let begins = episodes.push(verdict.per_week, PROMISED) == Turn::Begins;

@@ -295,6 +295,14 @@ impl Group {
         self.forest_due = self.rows.saturating_add(self.rows_per_forest);
     }
 
+    /// Grows and plants a forest at once when one is due, for those who can wait for it.
+    pub fn grow_when_due(&mut self) {
+        if let Some((past, version)) = self.forest_due() {
+            let forest = Forest::grow(past, version);
+            self.plant(forest);
+        }
+    }
+
     /// How loud each metric was in the last row: usual deviations, added up over five ways
     /// to look at it.
     #[must_use]

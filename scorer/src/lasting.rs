@@ -6,18 +6,17 @@
 //! that what lasts need not be as loud to be as rare.
 
 use crate::keep::keep;
-use crate::peaks::Peaks;
+use crate::peaks::{Peaks, WEEK_SECONDS};
 use crate::tail::{SURPRISE, Shape, Tail};
 
 /// Rows that it has to last.
 const ROWS: [usize; 3] = [2, 5, 12];
-const MOST: usize = 12;
+const MOST: usize = ROWS[ROWS.len() - 1];
 /// Each span is a chance to be wrong, but they are much the same: on simulated hosts three of
 /// them are wrong so many times as often as one.
 const CHANCES: f64 = 1.7;
 /// Rows of an event that teach no more than its first.
 const REST: u16 = 60;
-const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
 
 /// How loud a group was lately, and used to be.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use crate::keep::keep;
 use crate::tail::{SURPRISE, Shape, Tail};
 
 const BLOCK_SECONDS: f64 = 3_600.0;
-const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
+pub(crate) const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
 /// A month of hours.
 const SHAPE: Shape = Shape { bulk: 0.9, memory: 720.0, warm_up: 0.0, surprise: SURPRISE, rest: 0 };
 

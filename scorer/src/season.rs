@@ -57,20 +57,28 @@ impl Clock {
 
     /// The hour of a moment in seconds since 1970, which gets a sample now.
     pub fn at(&mut self, seconds: f64) -> Hour {
-        let place = (seconds.rem_euclid(DAY_SECONDS) / DAY_SECONDS * BINS as f64).max(0.0);
-        let bin = (place as usize).min(BINS - 1);
-        let into = (place - bin as f64) as f32;
-        let (neighbour, share) = if into < 0.5 {
-            ((bin + BINS - 1) % BINS, 0.5 - into)
-        } else {
-            ((bin + 1) % BINS, into - 0.5)
-        };
+        let place = seconds.rem_euclid(DAY_SECONDS) / DAY_SECONDS * BINS as f64;
+        let (bin, neighbour, share) = bins_at(place, BINS);
         let seen = self.seen.get_mut(bin).map_or(0, |seen| {
             *seen = seen.saturating_add(1);
             *seen
         });
         let rate = self.settled.max(1.0 / (seen as f32 + 1.0));
         Hour { bin, neighbour, share, rate, of_week: WeekHour::at(seconds) }
+    }
+}
+
+/// The bin of a place in a circle of `bins`, the one it leans to, and the weight of that.
+/// What has no place has the first.
+pub(crate) fn bins_at(place: f64, bins: usize) -> (usize, usize, f32) {
+    // A NaN is not the larger.
+    let place = place.max(0.0);
+    let bin = (place as usize).min(bins - 1);
+    let into = (place - bin as f64) as f32;
+    if into < 0.5 {
+        (bin, (bin + bins - 1) % bins, 0.5 - into)
+    } else {
+        (bin, (bin + 1) % bins, into - 0.5)
     }
 }
 

@@ -5,11 +5,11 @@
 
 use crate::baseline::Running;
 use crate::keep::keep;
+use crate::season::bins_at;
 
 /// Hours of a week.
 pub(crate) const HOURS: usize = 168;
-/// Weeks after which an hour has half forgotten are about four: what an hour learns from
-/// one more of its kind.
+/// What an hour learns from one more of its kind: it has half forgotten in four weeks.
 const RATE: f32 = 0.16;
 /// It is believed when what it leaves unexplained is less than this share of what the day
 /// alone leaves.
@@ -30,14 +30,7 @@ impl WeekHour {
     /// the first.
     pub(crate) fn at(seconds: f64) -> Self {
         let place = (seconds / 3_600.0).rem_euclid(HOURS as f64);
-        let place = if place.is_finite() { place } else { 0.0 };
-        let hour = (place as usize).min(HOURS - 1);
-        let into = (place - hour as f64) as f32;
-        let (neighbour, share) = if into < 0.5 {
-            ((hour + HOURS - 1) % HOURS, 0.5 - into)
-        } else {
-            ((hour + 1) % HOURS, into - 0.5)
-        };
+        let (hour, neighbour, share) = bins_at(place, HOURS);
         Self { hour: hour as u8, neighbour: neighbour as u8, share }
     }
 }

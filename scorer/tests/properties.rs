@@ -1,7 +1,6 @@
 //! What holds for any input.
 
 use holdfast_scorer::THRESHOLD;
-use holdfast_scorer::forest::Forest;
 use holdfast_scorer::group::{Group, Options};
 use holdfast_scorer::keep::{Refusal, seal, unseal};
 use holdfast_scorer::series::Series;
@@ -17,10 +16,7 @@ fn scores(rows: &[Vec<f64>], width: usize) -> Vec<f64> {
     let mut group = Group::new(width, 600.0);
     let mut score = |(n, row): (usize, &Vec<f64>)| {
         let score = group.push(n as f64 * 600.0, row).score;
-        if let Some((past, version)) = group.forest_due() {
-            let forest = Forest::grow(past, version);
-            group.plant(forest);
-        }
+        group.grow_when_due();
         score
     };
     rows.iter().enumerate().map(&mut score).collect()
@@ -63,9 +59,7 @@ proptest! {
         let (before, after) = rows.split_at((rows.len() as f64 * cut) as usize);
         for (n, row) in before.iter().enumerate() {
             group.push(n as f64 * 600.0, row);
-            if let Some((past, version)) = group.forest_due() {
-                group.plant(Forest::grow(past, version));
-            }
+            group.grow_when_due();
         }
         let mut body = Vec::new();
         group.save(&mut body);

@@ -17,7 +17,6 @@ use crate::kernel::{Kernel, Measurement, ProgramCost};
 use crate::losses::Cause;
 use crate::probes::PROBES;
 use crate::report::{ProbeStatus, Severity, State};
-use crate::scorer::Change;
 
 /// How long a window is. The kernel accounts for a tenth of the time at most.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -280,7 +279,9 @@ impl Sampler {
             }
             self.tell(fact);
             self.refresh_statuses();
-            self.note_change(Change::Depth);
+            if let Some(scoring) = &mut self.scoring {
+                scoring.change_depth();
+            }
         }
     }
 

@@ -51,6 +51,11 @@ impl Scoring {
         }
         Self { scorer, growing: None, saved: now, packages: packages(root), refused: 0 }
     }
+
+    /// The governor changed how deep a probe looks.
+    pub(super) fn change_depth(&mut self) {
+        self.scorer.change_depth();
+    }
 }
 
 fn packages(root: &Root) -> [Option<SystemTime>; PACKAGES.len()] {

@@ -100,9 +100,7 @@ impl Episode {
         // The first of equals.
         self.parts.iter().rev().max_by(better)
     }
-}
 
-impl Episode {
     /// Takes in a part. Where there are too many, what is over makes room, or what is less
     /// bad.
     fn join(&mut self, part: Part) {

@@ -12,8 +12,6 @@ pub enum Change {
     Started(Arc<str>),
     /// Software was installed or removed.
     Packages,
-    /// The agent looks less or more deeply: what it reads no more is not missing.
-    Depth,
     /// Somebody said so: of a unit, or of the whole host when that is empty.
     Note {
         /// The unit.
@@ -30,8 +28,6 @@ impl Change {
             Self::Boot => (Duration::from_secs(1_800), 3.0),
             Self::Packages | Self::Note { .. } => (Duration::from_secs(900), 2.0),
             Self::Started(_) => (Duration::from_secs(600), 2.0),
-            // Values stay what they are.
-            Self::Depth => (Duration::ZERO, 0.0),
         }
     }
 
@@ -47,7 +43,6 @@ impl Change {
         match self {
             Self::Boot => "the host booted".to_owned(),
             Self::Started(unit) => format!("{unit} was started"),
-            Self::Depth => "the agent's depth changed".to_owned(),
             Self::Packages => "packages were installed or removed".to_owned(),
             Self::Note { unit, text } if unit.is_empty() => text.clone(),
             Self::Note { unit, text } => format!("{unit}: {text}"),

@@ -330,16 +330,16 @@ impl Scorer {
                 subject.be_careful(caution, now);
             }
         }
-        if change == Change::Depth {
-            let tiers = self.subjects.iter_mut().flat_map(|subject| &mut subject.tiers);
-            tiers.for_each(|tier| tier.group.excuse_gaps());
-            // The governor tells of it itself.
-            return;
-        }
         if self.changes.len() >= CHANGES {
             self.changes.pop_front();
         }
         self.changes.push_back((now, change));
+    }
+
+    /// The agent looks less or more deeply: what it reads no more is not missing.
+    pub fn change_depth(&mut self) {
+        let tiers = self.subjects.iter_mut().flat_map(|subject| &mut subject.tiers);
+        tiers.for_each(|tier| tier.group.excuse_gaps());
     }
 
     /// Takes in what somebody says of episode `id`. What was false must be rarer to be

@@ -105,7 +105,7 @@ fn what_is_read_no_more_is_told_once_and_not_when_there_is_a_reason() {
 
     let mut scorer = Scorer::new(OPTIONS);
     run(&mut scorer, 0, DAYS, 0.0);
-    scorer.change(Change::Depth, at(DAYS));
+    scorer.change_depth();
     let news: Vec<_> = (DAYS..DAYS + 60).flat_map(|n| scorer.window(&without(n), at(n))).collect();
     assert!(news.is_empty(), "{news:?}");
 }

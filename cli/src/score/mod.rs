@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_scorer::{THRESHOLD, forest::Forest, group::Group, series::Series};
+use holdfast_scorer::{THRESHOLD, group::Group, series::Series};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -215,10 +215,7 @@ impl Scorer {
             Kind::One(series) => series.push(row.values.first().copied().unwrap_or(f64::NAN)).score,
             Kind::Many(group) => {
                 let verdict = group.push(seconds, &row.values);
-                if let Some((past, version)) = group.forest_due() {
-                    let forest = Forest::grow(past, version);
-                    group.plant(forest);
-                }
+                group.grow_when_due();
                 verdict.score
             }
         }

@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
     cgroup::sweep(|name| name.starts_with(PREFIX))?;
     let runs = options.runs.unwrap_or(RUNS);
     let scratch = TempDir::with_prefix_in(PREFIX, "/var/tmp").context("no temporary folder")?;
-    let network = Network::new(runs).map_err(|error| eprintln!("loss is left out: {error:#}")).ok();
+    let network = Network::new().map_err(|error| eprintln!("loss is left out: {error:#}")).ok();
     let mut stack = Stack::start_with(&Programs::build("release")?, Ports::Any, &[], CONFIG, stop)?;
     let mut patients = Vec::new();
     for number in 0..runs {
@@ -203,7 +203,7 @@ struct Network;
 impl Network {
     const FAR: &str = "10.78.0.2";
 
-    fn new(_runs: u64) -> Result<Self> {
+    fn new() -> Result<Self> {
         Self::remove();
         let network = Self;
         ip(&["netns", "add", "holdfast-near"])?;

@@ -25,12 +25,12 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
     let _units: Vec<_> = (0..UNITS).map(units::unit).collect::<Result<_>>()?;
     let seconds = options.seconds.unwrap_or(DEFAULT_SECONDS);
     // Each second, which is the most that can be asked for.
-    let with = "summary_interval = \"1s\"\n";
-    let without = format!("{with}[scoring]\nenabled = false\n");
+    let scores = "summary_interval = \"1s\"\n";
+    let scores_not = format!("{scores}[scoring]\nenabled = false\n");
     // The same work for both: no programs of eBPF, which would count each other's events.
     let options = ["--no-ebpf"];
-    let mut with = Stack::start_with(&programs, Ports::Any, &options, with, stop)?;
-    let mut without = Stack::start_with(&programs, Ports::Any, &options, &without, stop)?;
+    let mut with = Stack::start_with(&programs, Ports::Any, &options, scores, stop)?;
+    let mut without = Stack::start_with(&programs, Ports::Any, &options, &scores_not, stop)?;
     eprintln!("settling, then measuring for {seconds} s");
     wait(SETTLE, [&mut with, &mut without], stop)?;
     let used = |stack: &Stack| process::cpu_time(stack.agent.pid());
