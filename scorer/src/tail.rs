@@ -5,17 +5,14 @@
 //! far out in the tail a value lies. After SPOT (Siffer et al., KDD 2017), with moments
 //! in place of likelihood as in FluxEV (Li et al., WSDM 2021): constant time and memory.
 
-use crate::keep::keep;
+use crate::keep::{Keep, keep};
 
 /// The running tail of one stream of values that are not negative.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tail {
-    beyond: Beyond,
-    total: f32,
+    of: Tails<1>,
     /// So many values yet teach nothing when they surprise: one event is one lesson.
     rest: u16,
-    /// The largest of the first values, from which all the others begin.
-    first: Option<Box<First>>,
 }
 
 /// What lies beyond the bulk.
@@ -79,14 +76,26 @@ const PRIOR: f32 = 1.0;
 pub const CAP: f32 = 30.0;
 
 keep!(Beyond { quantile, excess, squares, above });
-keep!(Tail { beyond, total, rest, first });
+keep!(Tail { of, rest });
+
+impl<const STREAMS: usize> Keep for Tails<STREAMS> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.beyond.put(out);
+        self.total.put(out);
+        self.first.put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        let beyond = Keep::take(from)?;
+        let total = Keep::take(from)?;
+        Some(Self { beyond, total, first: Keep::take(from)? })
+    }
+}
 
 impl Tail {
     /// Knows nothing.
     #[must_use]
     pub fn new() -> Self {
-        let first = Some(Box::new([0.0; LARGEST]));
-        Self { beyond: Beyond::default(), total: 0.0, rest: 0, first }
+        Self { of: Tails::new(), rest: 0 }
     }
 
     /// The decades of `value`: minus the decimal logarithm of the share of earlier values
@@ -94,10 +103,8 @@ impl Tail {
     /// value. Then `value` is one of the earlier ones.
     pub fn push(&mut self, value: f32, shape: &Shape) -> f32 {
         let Some(value) = bounded(value) else { return 0.0 };
-        let known = !self.is_learning(shape);
-        let decades = if known { self.beyond.decades(value, self.total, shape) } else { 0.0 };
-        let most = self.total.max(1.0).log10() + shape.surprise;
-        let beyond = &mut self.beyond;
+        let [decades] = self.of.decades(&[value], shape).unwrap_or_default();
+        let most = self.of.total.max(1.0).log10() + shape.surprise;
         let mut taught = value;
         self.rest = self.rest.saturating_sub(1);
         if decades > most {
@@ -105,19 +112,10 @@ impl Tail {
                 return decades;
             }
             self.rest = shape.rest;
-            taught = beyond.value_at(most, self.total).min(value);
+            let [beyond] = &self.of.beyond;
+            taught = beyond.value_at(most, self.of.total).min(value);
         }
-        self.total += 1.0;
-        match &mut self.first {
-            None => beyond.learn(taught, self.total, shape),
-            Some(first) => keep_largest(first, taught),
-        }
-        if let Some(first) = self.first.take_if(|_| self.total >= FIRST as f32) {
-            beyond.begin(&first, shape);
-        }
-        if self.total > shape.memory {
-            self.total *= fading(shape);
-        }
+        self.of.learn(&[taught], shape);
         decades
     }
 
@@ -125,14 +123,14 @@ impl Tail {
     /// `None` during warm-up.
     #[must_use]
     pub fn rarity(&self, value: f32, shape: &Shape) -> Option<f32> {
-        let value = bounded(value)?;
-        (!self.is_learning(shape)).then(|| self.beyond.decades(value, self.total, shape))
+        let [decades] = self.of.decades(&[bounded(value)?], shape)?;
+        Some(decades)
     }
 
     /// Whether too little is known to say anything.
     #[must_use]
     pub fn is_learning(&self, shape: &Shape) -> bool {
-        self.first.is_some() || self.total < shape.warm_up
+        self.of.is_learning(shape)
     }
 }
 
@@ -145,20 +143,36 @@ impl<const STREAMS: usize> Tails<STREAMS> {
     /// The decades of each value, as [`Tail::push`] without regard to surprise.
     pub(crate) fn push(&mut self, values: &[f32; STREAMS], shape: &Shape) -> [f32; STREAMS] {
         let values = values.map(|value| bounded(value).unwrap_or(0.0));
-        let mut decades = [0.0; STREAMS];
-        if self.first.is_none() && self.total >= shape.warm_up {
-            let of = |(beyond, value): (&Beyond, &f32)| beyond.decades(*value, self.total, shape);
-            let found = self.beyond.iter().zip(&values).map(of);
-            decades.iter_mut().zip(found).for_each(|(place, decades)| *place = decades);
+        let decades = self.decades(&values, shape).unwrap_or([0.0; STREAMS]);
+        self.learn(&values, shape);
+        decades
+    }
+
+    fn is_learning(&self, shape: &Shape) -> bool {
+        self.first.is_some() || self.total < shape.warm_up
+    }
+
+    /// `None` during warm-up.
+    fn decades(&self, values: &[f32; STREAMS], shape: &Shape) -> Option<[f32; STREAMS]> {
+        if self.is_learning(shape) {
+            return None;
         }
+        let mut decades = *values;
+        for (value, beyond) in decades.iter_mut().zip(&self.beyond) {
+            *value = beyond.decades(*value, self.total, shape);
+        }
+        Some(decades)
+    }
+
+    fn learn(&mut self, values: &[f32; STREAMS], shape: &Shape) {
         self.total += 1.0;
         match &mut self.first {
             None => {
-                let each = self.beyond.iter_mut().zip(&values);
+                let each = self.beyond.iter_mut().zip(values);
                 each.for_each(|(beyond, value)| beyond.learn(*value, self.total, shape));
             }
             Some(first) => {
-                let each = first.iter_mut().zip(&values);
+                let each = first.iter_mut().zip(values);
                 each.for_each(|(largest, value)| keep_largest(largest, *value));
             }
         }
@@ -169,7 +183,6 @@ impl<const STREAMS: usize> Tails<STREAMS> {
         if self.total > shape.memory {
             self.total *= fading(shape);
         }
-        decades
     }
 }
 
