@@ -132,6 +132,14 @@ pub struct Signal {
 }
 
 impl Signal {
+    /// Whether it is pressure stall information: that work waits, and not for what.
+    #[must_use]
+    pub fn is_pressure(&self) -> bool {
+        self.name.contains(".pressure.")
+    }
+}
+
+impl Signal {
     const fn is_histogram(&self) -> bool {
         matches!(self.kind, Kind::Histogram)
     }

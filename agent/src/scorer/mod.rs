@@ -2,8 +2,8 @@
 //!
 //! Pure: time is an argument, and what is learnt leaves and comes as bytes. The arithmetic
 //! is that of the crate `holdfast_scorer`; here it is given the catalogue's signals. Each
-//! host, unit, device and interface is a group of metrics that is scored at two time
-//! scales. How rare a group must find itself for an alarm follows from what is promised
+//! host, unit, device and interface is a group of metrics that is scored at several
+//! time scales. How rare a group must find itself for an alarm follows from what is promised
 //! for the whole host, shared out over all groups, and from what changed lately.
 
 mod book;
@@ -151,8 +151,7 @@ impl Scorer {
             let signals = self.signals.get(subject.owner as usize).map_or(&[][..], Vec::as_slice);
             let doubt = subject.doubt(now);
             for (n, tier) in subject.tiers.iter_mut().enumerate() {
-                // The coarser scale comes last and turns the values into its own row.
-                let Some(verdict) = tier.push(seconds, &mut subject.values) else { continue };
+                let Some(verdict) = tier.push(seconds, &subject.values) else { continue };
                 if n == 0 {
                     let (of_it, of_all) = tier.odd(&subject.values);
                     (odd, read) = (odd + of_it, read + of_all);

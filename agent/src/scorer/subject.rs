@@ -1,4 +1,4 @@
-//! One host, unit, device or interface and what is usual for it, at two time scales.
+//! One host, unit, device or interface and what is usual for it, at several time scales.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,12 +14,16 @@ use super::book::{COURSE, Reason};
 use super::scale::Scale;
 use crate::catalogue::{Kind, Owner, SignalId};
 
-/// The time scales: as the windows come, for onsets; and a minute, for what is slower.
-const STEPS: [Duration; 2] = [Duration::ZERO, Duration::from_secs(60)];
+/// The time scales: as the windows come, for the onset of hard faults; and coarser ones, for
+/// what is slower. Where windows are that long themselves there are fewer.
+const STEPS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(10), Duration::from_secs(60)];
 /// History before a subject's past is believed as much as it ever will be.
 const GROWN: Duration = Duration::from_secs(2 * 86_400);
 /// Signals that explain an episode.
 const REASONS: usize = 5;
+/// What a signal counts for, when it is told why something is unusual, that says that work
+/// waits and not for what.
+const CONSEQUENCE: f32 = 0.5;
 /// Deviations, added up over five ways to look, from which on a signal is odd.
 pub(super) const ODD: f32 = 15.0;
 /// Each false alarm makes its subject so many times as hard to alarm, for a while.
@@ -60,6 +64,8 @@ pub(super) struct Tier {
     pub(super) verdict: Option<Verdict>,
     windows_per_row: u32,
     windows: u32,
+    /// Sums of the row under way; the means of the last one while it is new. Empty where a
+    /// window is a row.
     sums: Vec<f64>,
     counts: Vec<u32>,
     course: VecDeque<f32>,
@@ -206,10 +212,14 @@ impl Tier {
 
     /// Takes in a window that ended `seconds` after 1970; what it says, when a row is
     /// full.
-    pub(super) fn push(&mut self, seconds: f64, values: &mut [f64]) -> Option<Verdict> {
+    pub(super) fn push(&mut self, seconds: f64, values: &[f64]) -> Option<Verdict> {
         if self.windows_per_row > 1 {
+            if self.windows == 0 {
+                self.sums.fill(0.0);
+                self.counts.fill(0);
+            }
             self.windows += 1;
-            for ((sum, count), value) in self.sums.iter_mut().zip(&mut self.counts).zip(&*values) {
+            for ((sum, count), value) in self.sums.iter_mut().zip(&mut self.counts).zip(values) {
                 if value.is_finite() {
                     *sum += value;
                     *count += 1;
@@ -219,20 +229,23 @@ impl Tier {
                 return None;
             }
             self.windows = 0;
-            for ((sum, count), value) in
-                self.sums.iter_mut().zip(&mut self.counts).zip(&mut *values)
-            {
-                *value = if *count == 0 { f64::NAN } else { *sum / f64::from(*count) };
-                (*sum, *count) = (0.0, 0);
+            for (sum, count) in self.sums.iter_mut().zip(&self.counts) {
+                *sum = if *count == 0 { f64::NAN } else { *sum / f64::from(*count) };
             }
         }
-        let verdict = self.group.push(seconds, values);
+        let row = if self.windows_per_row > 1 { &self.sums } else { values };
+        let verdict = self.group.push(seconds, row);
         self.verdict = Some(verdict);
         if self.course.len() >= COURSE {
             self.course.pop_front();
         }
         self.course.push_back(verdict.score as f32);
         Some(verdict)
+    }
+
+    /// The row that was just full, where `values` is the window that filled it.
+    pub(super) fn row<'a>(&'a self, values: &'a [f64]) -> &'a [f64] {
+        if self.windows_per_row > 1 { &self.sums } else { values }
     }
 
     /// How far its past is believed, from 0 to 1: the less, the less of it there is.
@@ -246,21 +259,25 @@ impl Tier {
         self.course.iter().copied().collect()
     }
 
-    /// What is told of the last row: signals that are missing, then what made it loud;
-    /// `values` is that row.
+    /// What is told of the row that was just full: signals that are missing, then what made it
+    /// loud, causes before what only follows from them.
     pub(super) fn reasons(&self, signals: &[SignalId], values: &[f64]) -> Vec<Reason> {
+        let values = self.row(values);
         let loudness = self.group.loudness();
         let all: f32 = loudness.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-        let loud = |n: usize| {
-            let missing = signals.get(n).is_some_and(|signal| self.is_missing(n, *signal));
-            (missing, loudness.get(n).copied().unwrap_or(0.0))
+        let loud = |n: usize| loudness.get(n).copied().unwrap_or(0.0);
+        let rank = |n: usize| {
+            let signal = signals.get(n);
+            let missing = signal.is_some_and(|signal| self.is_missing(n, *signal));
+            let follows = signal.is_some_and(|signal| signal.signal().is_pressure());
+            (missing, if follows { CONSEQUENCE * loud(n) } else { loud(n) })
         };
         let mut order: Vec<usize> = (0..signals.len().min(loudness.len())).collect();
         order.sort_by(|a, b| {
-            let (a, b) = (loud(*a), loud(*b));
+            let (a, b) = (rank(*a), rank(*b));
             b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
         });
-        let told = order.into_iter().take(REASONS).filter(|n| loud(*n) > (false, 0.0));
+        let told = order.into_iter().take(REASONS).filter(|n| rank(*n) > (false, 0.0));
         told.filter_map(|n| {
             let (signal, value) = (*signals.get(n)?, *values.get(n)?);
             let scale = Scale::of(signal.signal());
@@ -268,7 +285,7 @@ impl Tier {
                 signal,
                 value: scale.back(value),
                 usual: scale.back(self.group.usual(n)?),
-                share: f64::from(loud(n).1 / all),
+                share: f64::from(loud(n) / all),
             })
         })
         .collect()
@@ -287,7 +304,7 @@ impl Tier {
 
     /// Signals that are far from usual, and how many were read.
     pub(super) fn odd(&self, values: &[f64]) -> (usize, usize) {
-        let read = values.iter().filter(|value| value.is_finite()).count();
+        let read = self.row(values).iter().filter(|value| value.is_finite()).count();
         let odd = self.group.loudness().iter().filter(|loud| **loud >= ODD).count();
         (odd.min(read), read)
     }
