@@ -132,10 +132,10 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Whether it is pressure stall information: that work waits, and not for what.
+    /// Whether it is about time on CPUs, which is what everything costs.
     #[must_use]
-    pub fn is_pressure(&self) -> bool {
-        self.name.contains(".pressure.")
+    pub fn is_cpu(&self) -> bool {
+        self.name.starts_with("cpu.")
     }
 }
 

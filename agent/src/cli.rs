@@ -47,6 +47,20 @@ pub enum Command {
     /// Provoke what the running agent tells, so that it can prove its probes.
     #[command(hide = true)]
     AttestWorker(AttestWorker),
+    /// Become a program of the configuration, within limits.
+    #[command(hide = true)]
+    RunProgram(RunProgram),
+}
+
+/// Arguments of what becomes a program, which the agent gives it.
+#[derive(Debug, Args)]
+pub struct RunProgram {
+    /// The cgroup to join.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
 }
 
 /// Arguments of the worker, which the agent gives it.
@@ -74,6 +88,21 @@ pub enum ConfigCommand {
     },
     /// Print the documented default file.
     Default,
+    /// Print the documented file of a service, for services.d.
+    Service,
+    /// Print the JSON schema of a service's file.
+    Schema,
+    /// Tell what another folder of services' files would mean: which services gain or lose
+    /// which actions. Exit code 0 when nothing changes, 2 when something does, 1 when a file
+    /// cannot be used.
+    Plan {
+        /// The folder in use.
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The folder that would be used.
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+    },
 }
 
 /// Arguments of `run`; they win over the configuration file.

@@ -4,7 +4,9 @@
 //! work, in the words of the keys. The documented default file is printed from
 //! `KEYS`, and a test holds the two together.
 
-use std::fmt::Write as _;
+mod keys;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use holdfast_proto::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::share::Share;
+
+pub use keys::default_file;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/holdfast/agent.toml";
@@ -37,6 +41,12 @@ const LEARNING_TIME: std::ops::RangeInclusive<Duration> =
 const FALSE_ALARMS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 const REGAIN_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Most disruptive actions on one host; fewer than are remembered.
+const PER_10M: std::ops::RangeInclusive<u32> = 0..=100;
+const PER_24H: std::ops::RangeInclusive<u32> = 0..=250;
+const LONGEST_GRACE: Duration = Duration::from_secs(3_600);
+const PROTECTED: usize = 256;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +71,8 @@ pub struct Config {
     pub ebpf: Ebpf,
     /// How unusual the host is.
     pub scoring: Scoring,
+    /// What may be done for services.
+    pub healing: Healing,
 }
 
 /// What can be set about the scorer.
@@ -82,6 +94,42 @@ impl Default for Scoring {
             enabled: true,
             promised_false_alarms: 1.0,
             learning_time: Duration::from_secs(1_800),
+        }
+    }
+}
+
+/// What can be set about healing; the services themselves have a file each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Healing {
+    /// Whether to heal at all.
+    pub enabled: bool,
+    /// Folder of the services' files.
+    pub services: PathBuf,
+    /// Folder of the hooks.
+    pub hooks: PathBuf,
+    /// Units that are never touched, beside those that never are.
+    pub protected: BTreeSet<String>,
+    /// Most disruptive actions on this host in ten minutes, and in a day.
+    pub per_10m: u32,
+    /// See `per_10m`.
+    pub per_24h: u32,
+    /// For so long after its start the agent does nothing.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub grace: Duration,
+}
+
+impl Default for Healing {
+    fn default() -> Self {
+        let holdfast_healer::Settings { budget, grace, .. } = holdfast_healer::Settings::default();
+        Self {
+            enabled: true,
+            services: "/etc/holdfast/services.d".into(),
+            hooks: "/etc/holdfast/hooks.d".into(),
+            protected: BTreeSet::new(),
+            per_10m: budget.per_10m,
+            per_24h: budget.per_24h,
+            grace,
         }
     }
 }
@@ -124,6 +172,7 @@ impl Default for Config {
             summary_interval: Duration::from_secs(10),
             ebpf: Ebpf::default(),
             scoring: Scoring::default(),
+            healing: Healing::default(),
         }
     }
 }
@@ -189,7 +238,13 @@ impl Config {
             let problem = "give an address of the form http://HOST:PORT, or \"\" for none";
             return refuse("collector", &self.collector, problem);
         }
-        for (key, path) in [("socket", &self.socket), ("state_dir", &self.state_dir)] {
+        let healing = &self.healing;
+        for (key, path) in [
+            ("socket", &self.socket),
+            ("state_dir", &self.state_dir),
+            ("healing.services", &healing.services),
+            ("healing.hooks", &healing.hooks),
+        ] {
             if !path.is_absolute() {
                 return refuse(key, &path.display(), "give an absolute path");
             }
@@ -234,164 +289,27 @@ impl Config {
             let wait = format_args!("{learning:?}");
             return refuse("scoring.learning_time", &wait, "give 1m to 168h");
         }
+        if !PER_10M.contains(&healing.per_10m) {
+            return refuse("healing.per_10m", &healing.per_10m, "give 0 to 100");
+        }
+        if !PER_24H.contains(&healing.per_24h) {
+            return refuse("healing.per_24h", &healing.per_24h, "give 0 to 250");
+        }
+        if healing.grace > LONGEST_GRACE {
+            let grace = format_args!("{:?}", healing.grace);
+            return refuse("healing.grace", &grace, "give 0s to 1h");
+        }
+        if healing.protected.len() > PROTECTED {
+            let problem = format!("name at most {PROTECTED}; `name*` is all that begin so");
+            return refuse("healing.protected", &healing.protected.len(), &problem);
+        }
         Ok(())
     }
 }
 
-/// A key of the file, for people.
-struct Key {
-    table: &'static str,
-    name: &'static str,
-    /// Its default, as TOML.
-    default: &'static str,
-    help: &'static str,
-}
-
-/// Every key, in the order of the file.
-const KEYS: &[Key] = &[
-    Key {
-        table: "",
-        name: "host_name",
-        default: "\"\"",
-        help: "Name of this host in the fleet: letters, digits, `-`, `.` and `_`.\nEmpty: the kernel's node name.",
-    },
-    Key {
-        table: "",
-        name: "collector",
-        default: "\"http://127.0.0.1:7401\"",
-        help: "Where the collector takes agents' streams. Empty: keep to this host.",
-    },
-    Key {
-        table: "",
-        name: "socket",
-        default: "\"/run/holdfast/agent.sock\"",
-        help: "Unix socket for `holdfast local`. Root and the agent's own user may ask.",
-    },
-    Key {
-        table: "",
-        name: "metrics",
-        default: "\"127.0.0.1:7404\"",
-        help: "Address of the agent's own metrics, /metrics and /healthz, over HTTP.",
-    },
-    Key {
-        table: "",
-        name: "insecure_plaintext",
-        default: "false",
-        help: "Allow `metrics` to be an address that other hosts can reach, without TLS.",
-    },
-    Key {
-        table: "",
-        name: "state_dir",
-        default: "\"/var/lib/holdfast/agent\"",
-        help: "Folder of what must survive a restart. One agent at a time holds it.",
-    },
-    Key {
-        table: "",
-        name: "summary_interval",
-        default: "\"10s\"",
-        help: "How often the 1 s samples are summed up and sent: whole seconds, 1s to 60s.",
-    },
-    Key {
-        table: "ebpf",
-        name: "enabled",
-        default: "true",
-        help: "Load eBPF programs. Without them the agent goes on with what files tell.",
-    },
-    Key {
-        table: "ebpf",
-        name: "unit_slots",
-        default: "256",
-        help: "How many units are told apart at once, 2 to 1024; the rest counts as \"other\".\nFewer are had when the maps would not fit into `map_limit`.",
-    },
-    Key {
-        table: "ebpf",
-        name: "map_limit",
-        default: "\"16 MiB\"",
-        help: "Most kernel memory of all maps together, 256 KiB to 256 MiB.",
-    },
-    Key {
-        table: "ebpf",
-        name: "disabled",
-        default: "[]",
-        help: "Programs not to load, by the names that `holdfast local probes` shows.",
-    },
-    Key {
-        table: "ebpf",
-        name: "cpu_budget",
-        default: "\"1%\"",
-        help: "What all programs together may cost, as a share of one core, 0.01% to 100%.\nNear it the dearest probe keeps less detail, visibly, and more again when there is room.",
-    },
-    Key {
-        table: "ebpf",
-        name: "measure_interval",
-        default: "\"10s\"",
-        help: "How often the kernel accounts for the programs' run time, for a tenth of a second;\nmore often when there is more to do. 1s to 5m.",
-    },
-    Key {
-        table: "ebpf",
-        name: "regain_after",
-        default: "\"1m\"",
-        help: "How long there must be room for it before detail is kept again, one step at a time:\n1s to 1h. Up to 15 times as long for detail that had to be given up again and again.",
-    },
-    Key {
-        table: "ebpf",
-        name: "pressure_threshold",
-        default: "\"5%\"",
-        help: "From which share of time stalled for CPU, memory or I/O on a unit is under pressure:\nits details are kept longest.",
-    },
-    Key {
-        table: "ebpf",
-        name: "attest",
-        default: "true",
-        help: "Prove the probes at the start: provoke a few events in a cgroup of the agent's own,\nand see whether each probe sees exactly those.",
-    },
-    Key {
-        table: "scoring",
-        name: "enabled",
-        default: "true",
-        help: "Score how unusual the host and its units are, by their own past.",
-    },
-    Key {
-        table: "scoring",
-        name: "promised_false_alarms",
-        default: "1.0",
-        help: "How many false alarms a week this host may raise, 0.01 to 100: the fewer, the more\nunusual something must be. `holdfast local calibration` shows whether that is kept.",
-    },
-    Key {
-        table: "scoring",
-        name: "learning_time",
-        default: "\"30m\"",
-        help: "History of a unit before it is scored, 1m to 168h, and 200 summaries at least (350 before\nan episode). Until two days are known, something must be the more unusual the less is known.",
-    },
-];
-
-/// The default file: every key with its help, commented out.
-#[must_use]
-pub fn default_file() -> String {
-    let mut text = String::from(
-        "# Configuration of holdfast-agent.\n\
-         #\n\
-         # Every key is shown with its default. Files in agent.toml.d/*.toml are laid over\n\
-         # this one, in the order of their names; flags win over both.\n\
-         # `holdfast-agent config check` tells whether all of it can be used.\n",
-    );
-    let mut table = "";
-    for key in KEYS {
-        if key.table != table {
-            table = key.table;
-            let _ = write!(text, "\n[{table}]\n");
-        }
-        text.push('\n');
-        for line in key.help.lines() {
-            let _ = writeln!(text, "# {line}");
-        }
-        let _ = writeln!(text, "#{} = {}", key.name, key.default);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use super::keys::KEYS;
     use super::*;
 
     fn load(text: &str) -> Result<Config, Error> {

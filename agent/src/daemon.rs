@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conditions::keep::Keeper;
 use crate::config::{Config, DEFAULT_SOCKET};
 use crate::governor;
+use crate::healing::{self, Healing};
 use crate::host::Root;
 use crate::host::facts::Facts;
 use crate::kernel::{self, Kernel};
@@ -30,13 +31,16 @@ use crate::report::{LinkState, Report};
 use crate::sampler::{self, Channels, Sampler};
 use crate::scorer::{self, Scorer};
 use crate::scorer_file;
+use crate::teller::Teller;
 use crate::uplink::{self, Uplink};
 
 /// Reports that may wait for the uplink: it takes them at all times, so this is
 /// only for bursts.
 const REPORTS: usize = 1024;
-/// Requests that may wait for the sampler.
+/// Requests that may wait for the sampler, and for the healer.
 const REQUESTS: usize = 8;
+/// Facts that may wait for the healer.
+const FACTS: usize = 256;
 
 /// Why the agent cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -82,18 +86,23 @@ pub struct Addresses {
     pub socket: PathBuf,
 }
 
-/// Runs the agent until `shutdown`. Must be called on a current-thread runtime;
+/// Runs the agent until `shutdown`; with each `reload` it reads the services again. Must be called on a current-thread runtime;
 /// `config` must have passed its check.
 ///
 /// # Errors
 ///
 /// See [`Error`]. What is merely missing on this host is no error: it is reported.
-pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    root: Root,
+    reload: mpsc::Receiver<()>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     raise_open_files();
     let lock = lock_state(&config.state_dir)?;
-    let facts = Facts::read(&root);
+    let host_facts = Facts::read(&root);
     let host = if config.host_name.is_empty() {
-        facts.node_name.clone()
+        host_facts.node_name.clone()
     } else {
         config.host_name.clone()
     };
@@ -109,10 +118,12 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
 
     let (reports, report_inbox) = mpsc::channel(REPORTS);
     let (requests, request_inbox) = mpsc::channel(REQUESTS);
+    let (facts, fact_inbox) = mpsc::channel(FACTS);
+    let teller = Teller::new(reports.clone(), losses.clone());
     let start = Snapshot { at: BootTime::now(), ..Snapshot::default() };
     let (snapshot, snapshot_view) = watch::channel(start);
     let (link, link_view) = watch::channel(LinkState::default());
-    let keeper = Keeper::new(&config.state_dir, &facts.boot_id);
+    let keeper = Keeper::new(&config.state_dir, &host_facts.boot_id);
     let (stood, same_boot) = keeper.load();
     let kept = if same_boot { stood.clone() } else { Vec::new() };
     let (conditions, conditions_view) = watch::channel(kept);
@@ -121,7 +132,7 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
     let (scorer, forgot) = load_scorer(&config, &scorer_keeper);
     let (learnt, learnt_view) = watch::channel(None);
 
-    let hello = hello(&config, &facts, &host);
+    let hello = hello(&config, &host_facts, &host);
     let uplink = build_uplink(&config, hello, report_inbox, link, losses.clone())?;
     let kernel = start_kernel(&config, &root);
     let sampler = Sampler::new(
@@ -142,7 +153,15 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
         &root,
         kernel,
         losses,
-        Channels { reports, requests: request_inbox, snapshot, conditions, learnt },
+        Channels {
+            reports,
+            teller: teller.clone(),
+            facts,
+            requests: request_inbox,
+            snapshot,
+            conditions,
+            learnt,
+        },
     )
     .with_conditions(stood, same_boot);
     let sampler = match scorer {
@@ -158,9 +177,16 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
         collector = config.collector,
         "listening"
     );
+    let (healer, orders) = mpsc::channel(REQUESTS);
+    let hears = healing::Channels { facts: fact_inbox, requests: orders, reload, teller };
+    let healing = config
+        .healing
+        .enabled
+        .then(|| Healing::new(healing_options(&config, &host_facts.boot_id), root.clone(), hears));
     let api = Api {
+        healer: healing.is_some().then_some(healer),
         host,
-        kernel_release: facts.kernel_release,
+        kernel_release: host_facts.kernel_release,
         root,
         map_limit_bytes: config.ebpf.map_limit.as_u64(),
         requests,
@@ -187,8 +213,9 @@ pub async fn run(config: Config, root: Root, shutdown: CancellationToken) -> Res
             served.map_err(Error::from)
         }
     };
-    let ((), (), (), (), (), metrics_end, local_end) = tokio::join!(
+    let ((), (), (), (), (), (), metrics_end, local_end) = tokio::join!(
         sampler.run(stop.clone()),
+        heal(healing, stop.clone()),
         keeper.run(conditions_view, stop.clone()),
         scorer_keeper.run(learnt_view, stop.clone()),
         uplink.run(stop.clone()),
@@ -222,6 +249,25 @@ fn load_scorer(config: &Config, keeper: &scorer_file::Keeper) -> (Option<Scorer>
             tracing::warn!(reason, "what was learnt before cannot be used");
             (Some(Scorer::new(options)), Some(reason))
         }
+    }
+}
+
+async fn heal(healing: Option<Healing>, shutdown: CancellationToken) {
+    if let Some(healing) = healing {
+        healing.run(shutdown).await;
+    }
+}
+
+fn healing_options(config: &Config, boot_id: &str) -> healing::Options {
+    let of = &config.healing;
+    healing::Options {
+        services: of.services.clone(),
+        hooks: of.hooks.clone(),
+        state_dir: config.state_dir.clone(),
+        boot_id: boot_id.to_owned(),
+        protected: of.protected.clone(),
+        budget: holdfast_healer::Budget { per_10m: of.per_10m, per_24h: of.per_24h },
+        grace: of.grace,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod frame;
 pub mod governor;
+pub mod healing;
 pub mod host;
 pub mod kernel;
 pub mod local_api;
@@ -24,6 +25,7 @@ pub mod scorer;
 pub mod scorer_file;
 pub mod share;
 pub mod summary;
+pub mod teller;
 pub mod units;
 pub mod uplink;
 

@@ -1,8 +1,11 @@
 //! What a person on the host may ask: the gRPC service `Local` over a Unix socket.
 //!
 //! The socket is open to root and to the agent's own user; who asks is known from
-//! the kernel (peer credentials), not from what is sent. The service changes nothing on
-//! the host; to prove the probes it provokes a few events within a cgroup of its own.
+//! the kernel (peer credentials), not from what is sent. To prove the probes it provokes a
+//! few events within a cgroup of its own; orders about healing go through the same guards as
+//! what the healer decides by itself.
+
+mod healing;
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -135,6 +138,8 @@ pub struct Api {
     pub requests: mpsc::Sender<report::Request>,
     /// How the uplink is doing.
     pub link: watch::Receiver<LinkState>,
+    /// Where the healer takes requests; `None` when healing is switched off.
+    pub healer: Option<mpsc::Sender<crate::healing::Request>>,
 }
 
 impl Api {
@@ -301,6 +306,31 @@ impl Local for Api {
         let request = report::Request::Calibration { answer: sender };
         let calibration = self.ask(request, answer, ANSWER_TIMEOUT).await?;
         Ok(Response::new(wire::calibration(calibration.as_ref())))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        check_peer(&request)?;
+        Ok(Response::new(healing::list(&self.healer).await?))
+    }
+
+    async fn order_healing(
+        &self,
+        request: Request<v1::OrderHealingRequest>,
+    ) -> Result<Response<v1::OrderHealingResponse>, Status> {
+        check_peer(&request)?;
+        Ok(Response::new(healing::order(&self.healer, request.into_inner()).await?))
+    }
+
+    async fn explain_operation(
+        &self,
+        request: Request<v1::ExplainOperationRequest>,
+    ) -> Result<Response<v1::ExplainOperationResponse>, Status> {
+        check_peer(&request)?;
+        let operation = request.into_inner().operation;
+        Ok(Response::new(healing::explain(&self.healer, operation).await?))
     }
 
     async fn get_status(

@@ -51,6 +51,8 @@ causes! {
     Detail = "units.detail";
     /// Signals and windows of units, devices and interfaces beyond those that are scored.
     Scored = "scorer.subjects";
+    /// What the healer was not told because it did not keep up.
+    HealerFacts = "healer.facts";
     /// Events above the rate limit of their kind.
     EventRate = "events.rate";
     /// Events that the collector did not take before newer ones needed the room.

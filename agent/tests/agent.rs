@@ -128,7 +128,7 @@ async fn with_agent(dir: &Path, collector: String, story: impl Future<Output = (
     };
     config.check().expect("a sound configuration");
     let shutdown = CancellationToken::new();
-    let agent = daemon::run(config, Root::default(), shutdown.clone());
+    let agent = daemon::run(config, Root::default(), mpsc::channel(1).1, shutdown.clone());
     tokio::pin!(agent);
     tokio::select! {
         end = &mut agent => panic!("the agent ended: {end:?}"),
@@ -275,7 +275,9 @@ async fn a_second_agent_with_the_same_state_is_refused() {
             state_dir: dir.path().join("state"),
             ..Config::default()
         };
-        let second = daemon::run(config, Root::default(), CancellationToken::new()).await;
+        let second =
+            daemon::run(config, Root::default(), mpsc::channel(1).1, CancellationToken::new())
+                .await;
         assert!(matches!(second, Err(daemon::Error::Running(_))), "{second:?}");
     };
     with_agent(dir.path(), String::new(), story).await;

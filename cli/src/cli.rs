@@ -78,7 +78,10 @@ pub(crate) enum Command {
     /// Units, devices, interfaces and the host itself are compared with their own past.
     /// What begins within a few minutes of each other is one episode.
     Episodes,
-    /// Explains an episode: which signals were unusual, how far, and how it went on.
+    /// Explains an episode, or an operation of the healer.
+    ///
+    /// Of an episode: which signals were unusual, how far, and how it went on. Of an
+    /// operation: what led to it, what was seen, what was done, and whether it helped.
     Explain(Explain),
     /// Watches hosts, units, devices and interfaces full-screen.
     #[command(after_help = keys::TEXT)]
@@ -96,6 +99,11 @@ pub(crate) enum Command {
     /// in 0..1, and 0 while there is not enough history; each depends on its row and earlier
     /// ones alone. Rows are read one at a time: files of any size can be scored.
     Score(Score),
+    /// Decides again what was decided on a host, from its journal, under these services.
+    ///
+    /// Under the services and settings of then all is decided alike; under others it shows
+    /// where another policy would have done something else.
+    Replay(Replay),
     /// Prints the completion script for a shell.
     Completion(Completion),
     /// Prints the version.
@@ -188,8 +196,9 @@ pub(crate) struct Blame {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// Number of the episode, as in `holdfast episodes`; the newest one when not given.
-    pub(crate) episode: Option<u64>,
+    /// Number of the episode, as in `holdfast episodes`, or of the operation, as in
+    /// `holdfast local services` and in events; the newest episode when not given.
+    pub(crate) number: Option<u64>,
 }
 
 /// What units wait for.
@@ -234,6 +243,70 @@ pub(crate) enum Local {
     /// Shows what this host gives the agent, what is missing, what that costs and how
     /// to get it; the exit code is 1 when signals are missing.
     Doctor,
+    /// Lists the services that are healed: how they do, and what is done or held back.
+    Services,
+    /// Holds back all repairs of a service, or of this host.
+    Pause(Pause),
+    /// Lets repairs go on that were paused.
+    Resume(Resume),
+    /// Does something for a service now, through the same guards as what is decided by
+    /// itself.
+    Run(RunAction),
+    /// Forgets what was tried for a service and did not help; budgets are not forgotten.
+    Clear(OneService),
+    /// Agrees to what waits for a word (mode `confirm`).
+    Confirm(OneService),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// The service; `.service` may be left out. The whole host when not given.
+    pub(crate) unit: Option<String>,
+    /// For how long, at most 30 days; until it is resumed when not given.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) length: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// The service; `.service` may be left out. The whole host when not given.
+    pub(crate) unit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunAction {
+    /// The service; `.service` may be left out.
+    pub(crate) unit: String,
+    /// What: reload, restart, kill-restart, freeze, hook:NAME, handover, escalate or reboot.
+    pub(crate) action: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneService {
+    /// The service; `.service` may be left out.
+    pub(crate) unit: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The journal, such as /var/lib/holdfast/agent/healing.journal.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: PathBuf,
+    /// Folder of the services' files to decide by.
+    #[arg(long, value_name = "DIR", default_value = "/etc/holdfast/services.d")]
+    pub(crate) services: PathBuf,
+    /// `healing.per_10m` of the agent, where that is not the default.
+    #[arg(long, value_name = "N")]
+    pub(crate) per_10m: Option<u32>,
+    /// `healing.per_24h` of the agent, where that is not the default.
+    #[arg(long, value_name = "N")]
+    pub(crate) per_24h: Option<u32>,
+    /// `healing.grace` of the agent, where that is not the default.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) grace: Option<Duration>,
+    /// A unit of `healing.protected` of the agent; can be given more than once.
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) protected: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -11,12 +11,15 @@ use crate::{
     cli,
     connection::Agent,
     error::Error,
-    measure,
+    healing, measure,
     output::{Look, Output},
     sparkline,
     table::{Table, Tone, left, pairs, right},
     text::clean,
 };
+
+/// No episode has a smaller number than this.
+const FIRST_EPISODE: u64 = 1_000_000_000;
 
 /// How rare what happened is, against what is told at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -201,9 +204,13 @@ pub(crate) async fn explain(
     output: &mut Output,
     options: &cli::Explain,
 ) -> Result<(), Error> {
+    // Episodes are numbered by the second they began in: no operation has such a number.
+    if let Some(id) = options.number.filter(|number| *number < FIRST_EPISODE) {
+        return healing::explain(agent, output, id).await;
+    }
     let episodes = ask(agent).await?;
     let newest = || episodes.last().map(|episode| episode.id);
-    let id = options.episode.or_else(newest).ok_or(Error::NoEpisode(None))?;
+    let id = options.number.or_else(newest).ok_or(Error::NoEpisode(None))?;
     let episode = episodes.iter().find(|episode| episode.id == id);
     output.show(episode.ok_or(Error::NoEpisode(Some(id)))?, text)
 }

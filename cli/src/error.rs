@@ -55,6 +55,10 @@ pub(crate) enum Error {
     Json(#[source] serde_json::Error),
     #[error("nothing is scored on this host: scoring is switched off")]
     ScoringOff,
+    #[error("nothing is healed on this host: healing is switched off")]
+    HealingOff,
+    #[error("{0}")]
+    Replay(String),
     #[error("{}", match .0 {
         Some(id) => format!("no episode {id} is remembered"),
         None => "no episode is remembered".to_owned(),
@@ -113,6 +117,8 @@ impl Error {
             Self::Output(_) => "Check that the place it is redirected to has room.",
             Self::Json(_) => "Leave out --json to see the answer as a table.",
             Self::ScoringOff => "Set `scoring.enabled = true` in the agent's configuration.",
+            Self::HealingOff => "Set `healing.enabled = true` in the agent's configuration.",
+            Self::Replay(_) => "See `holdfast help replay` for what is read.",
             Self::NoEpisode(_) => "See `holdfast episodes` for those there are.",
             Self::Missing(_) => "Each says by what remedy they can be had.",
             Self::Score(_) => "See `holdfast help score` for the tables that can be read.",

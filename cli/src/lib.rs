@@ -19,11 +19,13 @@ mod episodes;
 mod error;
 mod events;
 mod exit_codes;
+mod healing;
 mod host;
 mod hosts;
 mod measure;
 mod output;
 mod probes;
+mod replay;
 mod rows;
 mod score;
 mod series;
@@ -112,6 +114,25 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Completion(options) => completion::run(&mut output, &options),
         Command::Version => version::run(&mut output),
         Command::ExitCodes => exit_codes::run(&mut output),
+        Command::Local(Local::Services) => {
+            healing::list(&mut agent(&global).await?, &mut output).await
+        }
+        Command::Local(Local::Pause(options)) => {
+            healing::pause(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Resume(options)) => {
+            healing::resume(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Run(options)) => {
+            healing::run(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Clear(options)) => {
+            healing::clear(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Local(Local::Confirm(options)) => {
+            healing::confirm(&mut agent(&global).await?, &mut output, &options).await
+        }
+        Command::Replay(options) => replay::run(&mut output, &options),
         Command::Score(options) => score::run(&mut output, &options),
         Command::Hosts => hosts::run(&mut collector(&global).await?, &mut output).await,
         Command::Host(options) => {

@@ -20,8 +20,6 @@ pub enum Action {
     KillRestart,
     /// Stops its tasks where they are, and lets them go on.
     Freeze,
-    /// Holds back the unit that keeps it waiting.
-    Throttle,
     /// Runs a named program of the root-owned folder of hooks.
     Hook(String),
     /// Asks that another host takes over.
@@ -39,8 +37,6 @@ pub enum Blast {
     Nothing,
     /// The unit itself.
     Unit,
-    /// Another unit of the host.
-    Neighbour,
     /// The whole host.
     Host,
 }
@@ -54,7 +50,6 @@ impl Action {
             Self::Restart | Self::KillRestart | Self::Freeze | Self::Handover | Self::Hook(_) => {
                 Blast::Unit
             }
-            Self::Throttle => Blast::Neighbour,
             Self::Reboot => Blast::Host,
         }
     }
@@ -80,7 +75,6 @@ impl fmt::Display for Action {
             Self::Restart => "restart",
             Self::KillRestart => "kill-restart",
             Self::Freeze => "freeze",
-            Self::Throttle => "throttle",
             Self::Hook(name) => return write!(f, "hook:{name}"),
             Self::Handover => "handover",
             Self::Reboot => "reboot",
@@ -92,7 +86,7 @@ impl fmt::Display for Action {
 /// A text that names no action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no action; there are reload, restart, kill-restart, freeze, throttle, hook:NAME, handover, reboot and escalate"
+    "`{0}` is no action; there are reload, restart, kill-restart, freeze, hook:NAME, handover, reboot and escalate"
 )]
 pub struct UnknownAction(String);
 
@@ -105,7 +99,6 @@ impl FromStr for Action {
             "restart" => Self::Restart,
             "kill-restart" => Self::KillRestart,
             "freeze" => Self::Freeze,
-            "throttle" => Self::Throttle,
             "handover" => Self::Handover,
             "reboot" => Self::Reboot,
             "escalate" => Self::Escalate,

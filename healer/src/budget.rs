@@ -40,6 +40,11 @@ impl Attempts {
         u32::try_from(recent).unwrap_or(u32::MAX)
     }
 
+    /// How many there were in ten minutes, and in a day.
+    pub(crate) fn recent(&self, now: BootTime) -> (u32, u32) {
+        (self.within(SHORT, now), self.within(LONG, now))
+    }
+
     /// Why there may be no more now.
     pub(crate) fn exhausted(&self, budget: Budget, now: BootTime) -> Option<String> {
         let of = |count: u32, most: u32, what: &str| {

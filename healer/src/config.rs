@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::config::Contents;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::action::Action;
@@ -24,12 +26,24 @@ const PER_24H: RangeInclusive<u32> = 0..=200;
 const CHECKS: usize = crate::service::CHECKS;
 const RUNGS: usize = 16;
 const REQUIRES: usize = 32;
+const FOLDERS: usize = 8;
 /// Most services of a host.
 pub const SERVICES: usize = 1_024;
 /// Longest name of a unit (systemd's own limit), of a check, and of anything else.
 const UNIT_BYTES: usize = 255;
 const NAME_BYTES: usize = 64;
 const TEXT_BYTES: usize = 4_096;
+
+/// A service's file with every key, its default and what it means.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// The JSON schema of a service's file, as text.
+#[must_use]
+pub fn schema() -> String {
+    let mut schema = schemars::schema_for!(File);
+    schema.insert("title".to_owned(), "A service that holdfast-agent heals".into());
+    serde_json::to_string_pretty(&schema).unwrap_or_default()
+}
 
 /// A service: what is checked and what may be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +54,8 @@ pub struct Service {
     pub policy: Policy,
     /// What is asked of it.
     pub checks: Vec<Check>,
+    /// Folders whose file systems it must not fill.
+    pub folders: Vec<PathBuf>,
 }
 
 /// Why a service's file cannot be used.
@@ -52,30 +68,34 @@ pub struct Error {
     pub problem: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     unit: String,
     requires: BTreeSet<String>,
+    folders: Vec<PathBuf>,
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
+    #[schemars(with = "Option<String>")]
     min_uptime: Option<Duration>,
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
+    #[schemars(with = "Option<String>")]
     judged_after: Option<Duration>,
     permits: Option<bool>,
     budget: FileBudget,
+    #[schemars(with = "BTreeMap<Trigger, Vec<String>>")]
     ladders: BTreeMap<Trigger, Vec<Action>>,
     modes: BTreeMap<Trigger, Mode>,
     checks: Vec<FileCheck>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct FileBudget {
     per_10m: Option<u32>,
     per_24h: Option<u32>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct FileCheck {
     name: String,
@@ -87,8 +107,10 @@ struct FileCheck {
     grpc_service: Option<String>,
     exec: Option<Vec<String>>,
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
+    #[schemars(with = "Option<String>")]
     every: Option<Duration>,
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
+    #[schemars(with = "Option<String>")]
     timeout: Option<Duration>,
     failures: Option<u32>,
     successes: Option<u32>,
@@ -107,6 +129,15 @@ impl Service {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         file.service(stem).map_err(refuse)
     }
+
+    /// The hooks that its ladders name, each with the unit.
+    pub fn hooks(&self) -> impl Iterator<Item = (&str, &str)> {
+        let rungs = self.policy.ladders.values().flatten();
+        rungs.filter_map(|action| match action {
+            Action::Hook(name) => Some((&*self.unit, name.as_str())),
+            _ => None,
+        })
+    }
 }
 
 impl File {
@@ -119,6 +150,12 @@ impl File {
         self.requires.iter().try_for_each(|unit| check_unit(unit))?;
         if self.requires.contains(&unit) {
             return Err(format!("{unit} cannot require itself"));
+        }
+        if self.folders.len() > FOLDERS {
+            return Err(format!("`folders` names more than {FOLDERS} folders"));
+        }
+        if let Some(folder) = self.folders.iter().find(|folder| !folder.is_absolute()) {
+            return Err(format!("`folders`: {} is no absolute path", folder.display()));
         }
         let of = Policy::default();
         let min_uptime = self.min_uptime.unwrap_or(of.min_uptime);
@@ -158,7 +195,7 @@ impl File {
             budget,
             permits: self.permits.unwrap_or(of.permits),
         };
-        Ok(Service { unit: unit.into(), policy, checks })
+        Ok(Service { unit: unit.into(), policy, checks, folders: self.folders })
     }
 }
 
@@ -272,6 +309,47 @@ fn check_unit(unit: &str) -> Result<(), String> {
     Err(format!("`{shown}` is no name of a service; one ends in .service"))
 }
 
+/// What a folder of services' files comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The services that can be used.
+    pub services: Vec<Service>,
+    /// What cannot be used, and why, in plain words.
+    pub problems: Vec<String>,
+}
+
+/// Reads the services of `folder`, as [`holdfast_core::config::folder`] found them. A file that
+/// cannot be used costs its own service and no other.
+#[must_use]
+pub fn read(folder: Result<Vec<(PathBuf, Contents)>, holdfast_core::config::Error>) -> Found {
+    let mut found = Found::default();
+    let files = match folder {
+        Ok(files) => files,
+        Err(error) => {
+            found.problems.push(error.to_string());
+            return found;
+        }
+    };
+    for (path, contents) in files {
+        let service = contents.map_err(|error| error.to_string()).and_then(|bytes| {
+            let text = str::from_utf8(&bytes);
+            let text = text.map_err(|_| format!("{} is no text", path.display()))?;
+            Service::parse(&path, text).map_err(|error| error.to_string())
+        });
+        match service {
+            Ok(service) => {
+                found.services.push(service);
+                if let Err(problem) = check_together(&found.services) {
+                    found.services.pop();
+                    found.problems.push(format!("{}: {problem}", path.display()));
+                }
+            }
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    found
+}
+
 /// Whether services can be healed together.
 ///
 /// # Errors
@@ -330,6 +408,44 @@ mod tests {
     }
 
     #[test]
+    fn the_example_shows_every_key_with_its_default() {
+        assert_eq!(parse(EXAMPLE).unwrap().policy, Policy::default());
+        let spelt: String = EXAMPLE
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)
+            })
+            .fold(String::new(), |text, line| text + line + "\n");
+        let spelt = parse(&spelt.replace("NAME.service", "web.service")).unwrap();
+        let policy = &spelt.policy;
+        for trigger in Trigger::ALL {
+            assert_eq!(policy.ladders.get(&trigger), Some(&trigger.ladder()), "{trigger:?}");
+            assert_eq!(policy.modes.get(&trigger), Some(&trigger.mode()), "{trigger:?}");
+        }
+        let defaults = Policy::default();
+        let of = |policy: &Policy| (policy.min_uptime, policy.judged_after, policy.budget);
+        assert_eq!(of(policy), of(&defaults));
+        let [health, port, rpc, script] = &*spelt.checks else { panic!("{:?}", spelt.checks) };
+        for check in [port, rpc, script] {
+            let of = |check: &Check| (check.every, check.timeout, check.failures, check.successes);
+            assert_eq!(of(check), of(health), "what is spelt out is the default");
+        }
+    }
+
+    #[test]
+    fn the_schema_knows_every_key() {
+        let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+        let known = schema["properties"].as_object().expect("properties");
+        let spelt =
+            EXAMPLE.lines().filter_map(|line| line.trim_start_matches('#').split_once(" = "));
+        let top = spelt.map(|(key, _)| key).take_while(|key| *key != "per_10m");
+        for key in top.chain(["budget", "ladders", "modes", "checks"]) {
+            assert!(known.contains_key(key), "{key}");
+        }
+        assert_eq!(schema["additionalProperties"], false);
+    }
+
+    #[test]
     fn all_that_can_be_said() {
         let service = parse(
             "unit = 'app@1.service'\nrequires = ['db.service']\nmin_uptime = '1m'\n\
@@ -359,6 +475,7 @@ mod tests {
             ("unit = 'ssh.socket'", "no name of a service"),
             ("unit = '../x.service'", "no name of a service"),
             ("requires = ['web.service']", "cannot require itself"),
+            ("folders = ['data']", "no absolute path"),
             ("min_uptime = '2h'", "give 0s to 1h"),
             ("[budget]\nper_10m = 21", "give 0 to 20"),
             ("[ladders]\nfoo = []", "foo"),
@@ -385,6 +502,30 @@ mod tests {
     }
 
     #[test]
+    fn one_bad_file_costs_one_service() {
+        let file = |name: &str, text: &[u8]| {
+            (PathBuf::from(format!("/etc/{name}.toml")), Ok(text.to_vec()))
+        };
+        let found = read(Ok(vec![
+            file("a", b"requires = ['z.service']"),
+            file("binary", &[0xff, 0xfe]),
+            file("broken", b"unit = "),
+            file("db", b""),
+            file("twice", b"unit = 'db.service'"),
+            file("typo", b"unitt = 'x.service'"),
+            file("web", b"requires = ['db.service']"),
+            file("z", b"requires = ['a.service']"),
+        ]));
+        let units: Vec<_> = found.services.iter().map(|service| &*service.unit).collect();
+        assert_eq!(units, ["a.service", "db.service", "web.service"]);
+        let parts = ["binary.toml", "broken.toml", "two files", "did you mean", "require each"];
+        assert_eq!(found.problems.len(), parts.len(), "{:?}", found.problems);
+        for (problem, part) in found.problems.iter().zip(parts) {
+            assert!(problem.contains(part), "{part}: {problem}");
+        }
+    }
+
+    #[test]
     fn services_that_require_each_other_are_refused() {
         let service = |unit: &str, requires: &[&str]| Service {
             unit: unit.into(),
@@ -393,6 +534,7 @@ mod tests {
                 ..Policy::default()
             },
             checks: Vec::new(),
+            folders: Vec::new(),
         };
         let a = service("a.service", &["b.service", "x.service"]);
         let (b, c) = (service("b.service", &["c.service"]), service("c.service", &["a.service"]));

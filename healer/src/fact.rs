@@ -26,6 +26,11 @@ pub enum Fact {
         /// The unit.
         unit: Arc<str>,
     },
+    /// Whether systemd can be reached: when it cannot, what is known of units is old.
+    Systemd {
+        /// It can.
+        reachable: bool,
+    },
     /// The kernel killed a process of the unit for want of memory.
     OutOfMemory {
         /// The unit.

@@ -2,6 +2,7 @@
 //! is told, and nothing is done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_core::clock::BootTime;
 
@@ -20,6 +21,8 @@ pub enum Guard {
     Journal,
     /// The unit is never touched.
     Protected,
+    /// Systemd cannot be reached.
+    Unreachable,
     /// Systemd knows no such unit, or was not asked yet.
     Missing,
     /// It was stopped, or ended well: nobody wants it to run.
@@ -48,9 +51,14 @@ pub enum Guard {
     Budget,
     /// The host's is.
     HostBudget,
+    /// The host has just booted: another boot would help no more than that one.
+    Uptime,
     /// The fleet lends no permit.
     Permit,
 }
+
+/// No boot before the host has been up for so long.
+const UPTIME: Duration = Duration::from_secs(1_800);
 
 /// What is asked about.
 pub(crate) struct Asked<'a> {
@@ -66,9 +74,10 @@ pub(crate) struct Asked<'a> {
 
 impl Guard {
     /// All of them, in this order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Journal,
         Self::Protected,
+        Self::Unreachable,
         Self::Missing,
         Self::Stopped,
         Self::Masked,
@@ -83,6 +92,7 @@ impl Guard {
         Self::BackOff,
         Self::Budget,
         Self::HostBudget,
+        Self::Uptime,
         Self::Permit,
     ];
 
@@ -92,6 +102,7 @@ impl Guard {
         match self {
             Self::Journal => "journal",
             Self::Protected => "protected",
+            Self::Unreachable => "unreachable",
             Self::Missing => "missing",
             Self::Stopped => "stopped",
             Self::Masked => "masked",
@@ -106,6 +117,7 @@ impl Guard {
             Self::BackOff => "back_off",
             Self::Budget => "budget",
             Self::HostBudget => "host_budget",
+            Self::Uptime => "uptime",
             Self::Permit => "permit",
         }
     }
@@ -119,11 +131,14 @@ impl Guard {
             {
                 false
             }
+            // Whoever boots the host knows what they do; nobody else may without a permit.
+            Self::Uptime => *asked.action == Action::Reboot && asked.trigger.is_some(),
             Self::BackOff | Self::Budget | Self::HostBudget | Self::Permit => {
                 asked.action.is_disruptive()
             }
             // Telling people hurts nobody.
             Self::Protected
+            | Self::Unreachable
             | Self::Stopped
             | Self::Masked
             | Self::Job
@@ -145,6 +160,7 @@ impl Guard {
                 healer.settings.is_protected(unit),
                 "it is on the list of what is never touched",
             ),
+            Self::Unreachable => says(!healer.reachable, "systemd cannot be reached"),
             Self::Missing => says(state.is_none(), "systemd knows no such unit"),
             Self::Stopped => says(
                 state.is_some_and(|state| state.active == Active::Inactive),
@@ -197,12 +213,18 @@ impl Guard {
                 .attempts
                 .exhausted(healer.settings.budget, now)
                 .map(|why| format!("of this host, {why}")),
+            Self::Uptime => says(now.since_boot() < UPTIME, "the host has just booted"),
             Self::Permit => says(
-                policy.permits && !healer.has_permit(unit, now),
+                needs_permit(asked) && !healer.has_permit(unit, now),
                 "the fleet lends no permit: enough of its instances are being repaired",
             ),
         }
     }
+}
+
+/// Booting a host is never for one host alone to decide.
+fn needs_permit(asked: &Asked<'_>) -> bool {
+    asked.policy.permits || (*asked.action == Action::Reboot && asked.trigger.is_some())
 }
 
 /// The first that stands against it, but for those in `but`.

@@ -30,6 +30,9 @@ pub enum Entry {
         boot: String,
         /// Version of the agent.
         version: String,
+        /// It is the agent that wrote what is before this: with other settings, or because it
+        /// could not write for a while.
+        resumed: bool,
         /// What it knew.
         kept: Kept,
     },
@@ -129,14 +132,31 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Entry>, usize), Damage> {
 pub fn recover(entries: &[Entry], settings: &Settings) -> Option<(Healer, String)> {
     let is_start = |entry: &Entry| matches!(entry, Entry::Start { .. });
     let from = entries.iter().rposition(is_start)?;
-    let (Entry::Start { at, boot, kept, .. }, rest) = entries.get(from..)?.split_first()? else {
+    let (start @ Entry::Start { boot, .. }, rest) = entries.get(from..)?.split_first()? else {
         return None;
     };
-    let mut healer = Healer::new(settings.clone(), kept.clone(), true, *at);
+    let mut healer = begin(start, settings)?;
     for entry in rest {
         step(&mut healer, entry);
     }
     Some((healer, boot.clone()))
+}
+
+/// The seed of chance in this boot of a host: the same for the same host, another for others.
+#[must_use]
+pub fn seed(boot: &str) -> u64 {
+    u64::from(crc32fast::hash(boot.as_bytes()))
+}
+
+/// A healer as of a start.
+fn begin(start: &Entry, settings: &Settings) -> Option<Healer> {
+    let Entry::Start { at, boot, kept, resumed, .. } = start else { return None };
+    let (settings, kept) = (Settings { seed: seed(boot), ..settings.clone() }, kept.clone());
+    Some(match resumed {
+        true => Healer::resume(settings, kept),
+        // What was of a former boot was written down as that already.
+        false => Healer::new(settings, kept, true, *at),
+    })
 }
 
 /// What comes of an entry.
@@ -168,8 +188,8 @@ pub fn replay(entries: &[Entry], settings: &Settings) -> Vec<Difference> {
     let mut ahead = entries.iter().peekable();
     while let Some(entry) = ahead.next() {
         let at = match entry {
-            Entry::Start { at, kept, .. } => {
-                healer = Some(Healer::new(settings.clone(), kept.clone(), true, *at));
+            Entry::Start { .. } => {
+                healer = begin(entry, settings);
                 continue;
             }
             Entry::Fact { at, .. } | Entry::Asked { at } => *at,
@@ -203,14 +223,15 @@ mod tests {
 
     fn settings() -> Settings {
         let services = [("db.service".into(), Policy::default())].into();
-        Settings { services, ..Settings::default() }
+        Settings { services, seed: seed("b"), ..Settings::default() }
     }
 
     /// A healer and what an agent writes down about it.
     fn recorded() -> (Healer, Vec<Entry>) {
         let mut healer = Healer::new(settings(), Kept::default(), true, at(0));
         let (boot, version) = ("b".to_owned(), "0".to_owned());
-        let mut entries = vec![Entry::Start { at: at(0), boot, version, kept: healer.kept() }];
+        let kept = healer.kept();
+        let mut entries = vec![Entry::Start { at: at(0), boot, version, resumed: false, kept }];
         for now in 0..3_000 {
             let state = |active, run| UnitState {
                 active,

@@ -19,13 +19,17 @@ mod action;
 mod budget;
 pub mod check;
 pub mod config;
+mod decision;
 mod fact;
 mod guard;
 pub mod journal;
 mod kept;
+mod look;
 mod operation;
+pub mod plan;
 mod policy;
 mod service;
+pub mod trend;
 mod trigger;
 
 use std::collections::BTreeMap;
@@ -36,8 +40,10 @@ use holdfast_core::clock::BootTime;
 use serde::{Deserialize, Serialize};
 
 pub use action::{Action, Blast, UnknownAction};
+pub use decision::Decision;
 pub use fact::{Active, Ended, Fact, Health, Invocation, Order, Sign, UnitState};
 pub use guard::Guard;
+pub use look::{Look, Skipped};
 pub use operation::{Before, Operation, OperationId, Outcome, Stage, Verdict};
 pub use policy::{Budget, Policy, Settings};
 pub use trigger::{Mode, Trigger};
@@ -48,68 +54,6 @@ use service::{Pause, Service};
 
 /// Nothing is begun that was decided longer ago than this.
 const BEGIN_WITHIN: Duration = Duration::from_secs(30);
-
-/// What follows from what is known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "decision")]
-pub enum Decision {
-    /// Keep this, then carry it out.
-    Begin {
-        /// For whom.
-        unit: Arc<str>,
-        /// What.
-        operation: Operation,
-    },
-    /// This would be done if it were not only observed.
-    Would {
-        /// For whom.
-        unit: Arc<str>,
-        /// Against what.
-        trigger: Trigger,
-        /// What.
-        action: Action,
-    },
-    /// This waits for an operator's word.
-    Ask {
-        /// For whom.
-        unit: Arc<str>,
-        /// Against what.
-        trigger: Trigger,
-        /// What.
-        action: Action,
-    },
-    /// This is not done, because something stands against it.
-    Held {
-        /// For whom.
-        unit: Arc<str>,
-        /// Against what; `None` when an operator asked for it.
-        trigger: Option<Trigger>,
-        /// What.
-        action: Action,
-        /// Name of the guard.
-        guard: String,
-        /// In plain words.
-        why: String,
-    },
-    /// What came of an operation.
-    Judged {
-        /// For whom.
-        unit: Arc<str>,
-        /// Which.
-        operation: Operation,
-        /// What came of it.
-        verdict: Verdict,
-    },
-    /// An operation was not carried out, or it is not known to have been.
-    Lost {
-        /// For whom.
-        unit: Arc<str>,
-        /// Which.
-        operation: OperationId,
-        /// Why.
-        why: String,
-    },
-}
 
 /// What the fleet lends a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +70,9 @@ pub struct Kept {
     attempts: Attempts,
     paused: Option<Pause>,
     next: u64,
+    /// When the agent started that knew this.
+    #[serde(with = "kept::maybe_time")]
+    started: Option<BootTime>,
 }
 
 /// Decides for the services of one host.
@@ -136,6 +83,7 @@ pub struct Healer {
     attempts: Attempts,
     paused: Option<Pause>,
     packages: bool,
+    reachable: bool,
     permits: BTreeMap<Arc<str>, Permit>,
     started: BootTime,
     next: u64,
@@ -151,7 +99,7 @@ impl Healer {
     /// the host has not booted since.
     #[must_use]
     pub fn new(settings: Settings, kept: Kept, same_boot: bool, now: BootTime) -> Self {
-        let Kept { services: mut known, mut attempts, mut paused, next } = kept;
+        let Kept { services: mut known, mut attempts, mut paused, next, .. } = kept;
         for service in known.values_mut() {
             service.of_former_agent();
             if !same_boot {
@@ -164,15 +112,28 @@ impl Healer {
                 pause.from = BootTime::default();
             }
         }
+        Self::with(settings, Kept { services: known, attempts, paused, next, started: Some(now) })
+    }
+
+    /// Goes on in the same agent with other settings, or with a new journal: what is known of
+    /// services that stay is kept. All facts that hold have to be told again.
+    #[must_use]
+    pub fn resume(settings: Settings, kept: Kept) -> Self {
+        Self::with(settings, kept)
+    }
+
+    fn with(settings: Settings, kept: Kept) -> Self {
         let mut healer = Self {
             settings,
-            services: known,
-            attempts,
-            paused,
+            services: kept.services,
+            attempts: kept.attempts,
+            paused: kept.paused,
             packages: false,
+            // As long as nothing else is said: no unit is known before it can be reached.
+            reachable: true,
             permits: BTreeMap::new(),
-            started: now,
-            next,
+            started: kept.started.unwrap_or_default(),
+            next: kept.next,
             // Nothing was tried with it yet.
             journal: true,
             revision: 0,
@@ -183,15 +144,21 @@ impl Healer {
         healer
     }
 
-    /// Goes on with other settings. What is known of services that stay is kept. A journal
-    /// has to go on with a new start then, and all facts that hold have to be told again.
-    pub fn configure(&mut self, settings: Settings) {
-        self.settings = settings;
-        self.meet();
-    }
-
+    /// Services that come, and that go. Of those that go it is kept how often something was
+    /// done: a file that is broken for a moment gives no budget back.
     fn meet(&mut self) {
-        self.services.retain(|unit, _| self.settings.services.contains_key(unit));
+        for (unit, service) in &mut self.services {
+            if !self.settings.services.contains_key(unit) {
+                service.set_gone();
+            }
+        }
+        let mut room = config::SERVICES;
+        self.services.retain(|unit, service| {
+            let known = self.settings.services.contains_key(unit);
+            let counts = !known && room > 0 && service.attempts_made > 0;
+            room -= usize::from(counts);
+            known || counts
+        });
         for unit in self.settings.services.keys() {
             self.services.entry(Arc::clone(unit)).or_default();
         }
@@ -206,6 +173,7 @@ impl Healer {
             attempts: self.attempts.clone(),
             paused: self.paused,
             next: self.next,
+            started: Some(self.started),
         }
     }
 
@@ -228,6 +196,7 @@ impl Healer {
                 self.of(&unit, |service| service.set_sign(sign, stands));
             }
             Fact::Packages { busy } => self.packages = busy,
+            Fact::Systemd { reachable } => self.reachable = reachable,
             Fact::Finished { operation, outcome } => {
                 decisions.extend(self.finish(operation, outcome, now));
             }
@@ -534,5 +503,7 @@ impl Healer {
     }
 }
 
+#[cfg(test)]
+mod noise;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::budget::Attempts;
 use crate::fact::{Active, Ended, Health, Sign, UnitState};
+use crate::look::Skipped;
 use crate::operation::{Before, Operation, Stage, Verdict};
 use crate::policy::Policy;
 use crate::trigger::Trigger;
@@ -36,6 +37,11 @@ pub(crate) struct Pause {
 impl Pause {
     pub(crate) fn holds(&self, now: BootTime) -> bool {
         self.length.is_none_or(|length| now.since(self.from) < length)
+    }
+
+    /// For how long still; `None` until it is taken back.
+    pub(crate) fn left(&self, now: BootTime) -> Option<Duration> {
+        self.length.map(|length| length.saturating_sub(now.since(self.from)))
     }
 }
 
@@ -151,6 +157,26 @@ impl Service {
             && self
                 .triggers(now)
                 .any(|trigger| trigger.is_down() || trigger == Trigger::Unresponsive)
+    }
+
+    /// What its checks say.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (Arc<str>, Health)> {
+        self.checks.iter().map(|(check, health)| (Arc::clone(check), *health))
+    }
+
+    /// What only is likely.
+    pub(crate) fn signs(&self) -> impl Iterator<Item = Sign> {
+        self.signs.iter().copied()
+    }
+
+    /// What is not tried again for a while.
+    pub(crate) fn skipped(&self, now: BootTime) -> Vec<Skipped> {
+        let skipped = self.records.iter().filter_map(|record| {
+            let left = SKIPPED.saturating_sub(now.since(record.skipped_since?));
+            let (trigger, action) = (record.trigger, record.action.clone());
+            (!left.is_zero()).then_some(Skipped { trigger, action, left })
+        });
+        skipped.collect()
     }
 
     /// How many of its checks fail.

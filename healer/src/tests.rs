@@ -187,7 +187,9 @@ fn what_is_only_likely_is_told_and_what_needs_a_word_waits_for_it() {
     let mut settings = settings();
     let db = settings.services.get_mut(DB).unwrap();
     db.modes.insert(Trigger::Degraded, Mode::Confirm);
-    healer.configure(settings);
+    let mut healer = Healer::resume(settings, healer.kept());
+    tell(&mut healer, DB, up(1), 1_002);
+    healer.learn(Fact::Sign { unit: DB.into(), sign: Sign::Unusual, stands: true }, at(1_002));
     assert!(matches!(&*healer.decide(at(1_002)), [Decision::Ask { .. }]));
     assert_eq!(healer.decide(at(1_003)), []);
     order(&mut healer, Order::Confirm { unit: DB.into() }, 1_004);
@@ -228,6 +230,9 @@ fn case(guard: Guard) -> (Healer, u64) {
             check(&mut healer, DB, Health::Failing, now);
         }
         Guard::Masked => tell(&mut healer, DB, UnitState { masked: true, ..down() }, now),
+        Guard::Unreachable => {
+            healer.learn(Fact::Systemd { reachable: false }, at(now));
+        }
         Guard::Packages => {
             healer.learn(Fact::Packages { busy: true }, at(now));
         }
@@ -272,6 +277,12 @@ fn case(guard: Guard) -> (Healer, u64) {
             healer.settings.services.get_mut(DB).unwrap().budget.per_24h = 10;
         }
         Guard::HostBudget => (0..40).for_each(|n| healer.attempts.add(at(n))),
+        Guard::Uptime => {
+            let ladders = &mut healer.settings.services.get_mut(DB).unwrap().ladders;
+            ladders.insert(Trigger::CrashLoop, vec![Action::Reboot]);
+            let until = at(now + 60);
+            healer.learn(Fact::Permit { unit: DB.into(), actions: 1, until }, at(now));
+        }
         Guard::Permit => healer.settings.services.get_mut(DB).unwrap().permits = true,
     }
     (healer, now)
@@ -294,6 +305,35 @@ fn each_guard_stands_against_it_and_nothing_else_does() {
         let mut without = Healer { removed: Some(guard), ..healer };
         assert!(begins(&mut without, now).iter().any(of_db), "it does not take {guard:?}");
     }
+}
+
+#[test]
+fn no_host_boots_itself_without_the_fleets_permit() {
+    let mut healer = healer();
+    let ladders = &mut healer.settings.services.get_mut(DB).unwrap().ladders;
+    ladders.insert(Trigger::CrashLoop, vec![Action::Reboot]);
+    tell(&mut healer, DB, down(), 5_000);
+    let told = healer.decide(at(5_000));
+    let [Decision::Held { guard, .. }] = &*told else { panic!("{told:?}") };
+    assert_eq!(guard, "permit");
+    healer.learn(Fact::Permit { unit: DB.into(), actions: 1, until: at(5_100) }, at(5_001));
+    assert_eq!(begun(&mut healer, 5_001).action, Action::Reboot);
+}
+
+#[test]
+fn a_file_that_is_gone_for_a_moment_gives_no_budget_back() {
+    let mut healer = healer();
+    tell(&mut healer, DB, down(), 1_000);
+    begun(&mut healer, 1_000);
+    let mut less = settings();
+    less.services.remove(DB);
+    let healer = Healer::resume(less, healer.kept());
+    assert!(healer.services[DB].operation.is_none());
+    let mut healer = Healer::resume(settings(), healer.kept());
+    tell(&mut healer, DB, down(), 1_001);
+    let told = healer.decide(at(1_001));
+    let [Decision::Held { guard, .. }] = &*told else { panic!("{told:?}") };
+    assert_eq!(guard, "back_off");
 }
 
 #[test]

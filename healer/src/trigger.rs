@@ -1,11 +1,14 @@
 //! What is wrong with a service, and what is tried against it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 
 /// What is wrong with a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// Systemd gave up on it: it was restarted too often in too short a time.
@@ -27,7 +30,9 @@ pub enum Trigger {
 }
 
 /// What a service may do by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// What would be done is told.
@@ -36,6 +41,18 @@ pub enum Mode {
     Confirm,
     /// It is done.
     Act,
+}
+
+impl Mode {
+    /// Its name in configuration and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Confirm => "confirm",
+            Self::Act => "act",
+        }
+    }
 }
 
 impl Trigger {

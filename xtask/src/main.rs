@@ -16,6 +16,7 @@ mod docs;
 mod ebpf;
 mod fixtures;
 mod fuzz;
+mod healing_test;
 mod hosts_test;
 mod leash;
 mod matrix;
@@ -62,6 +63,8 @@ enum Job {
     Matrix(matrix::Args),
     /// Install the packages on a host with real systemd and check them there
     HostsTest(hosts_test::Args),
+    /// Let the agent heal real units on a host with real systemd, and see what it does
+    HealingTest(healing_test::Args),
     /// Build the .deb and .rpm packages
     Package(package::Args),
     /// Run the programs under churn for a long time
@@ -82,6 +85,9 @@ enum Job {
     /// Be a service that falls ill while a file is there, until killed
     #[command(hide = true)]
     Patient(provoke::patient::Args),
+    /// Be a service that falls ill as a file says
+    #[command(hide = true)]
+    Victim(provoke::victim::Args),
     /// Load this machine until killed
     #[command(hide = true)]
     Provoke(provoke::Args),
@@ -111,11 +117,13 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Fuzz(args) => fuzz::run(&args),
         Job::Matrix(args) => matrix::run(&args),
         Job::HostsTest(args) => hosts_test::run(&args),
+        Job::HealingTest(args) => healing_test::run(&args),
         Job::Package(args) => package::run(&args),
         Job::HostInit(args) => testhost::init::run(&args),
         Job::Leash(args) => leash::run(&args),
         Job::Neighbour(args) => provoke::neighbour::run(&args),
         Job::Patient(args) => provoke::patient::run(&args),
+        Job::Victim(args) => provoke::victim::run(&args),
         Job::Provoke(args) => provoke::run(&args),
     }
 }

@@ -4,8 +4,10 @@ pub mod cgroup;
 pub mod facts;
 pub mod file;
 pub mod mounts;
+pub mod own_cgroup;
 pub mod present;
 pub mod socket_diag;
+pub mod systemd;
 
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use super::Root;
 
@@ -62,6 +63,21 @@ pub fn is_read_only(root: &Root, device: &str) -> Option<bool> {
     let table = fs::read(root.path("proc/self/mountinfo")).ok()?;
     let table = String::from_utf8_lossy(&table);
     Some(file_systems(root, &table).get(device).is_some_and(|system| system.read_only))
+}
+
+/// Major and minor number of the file system that `path`, absolute and on the host, is on,
+/// as the kernel knows it: that of `stat(2)` is another on some types.
+#[must_use]
+pub fn device_of(root: &Root, path: &Path) -> Option<(u64, u64)> {
+    let table = fs::read(root.path("proc/self/mountinfo")).ok()?;
+    let table = String::from_utf8_lossy(&table);
+    let mounts = table.lines().filter_map(Mount::parse);
+    // The last of equals hides those before it.
+    let mount = mounts
+        .filter(|mount| path.starts_with(mount.point))
+        .max_by_key(|mount| mount.point.len())?;
+    let (major, minor) = mount.number.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// A line of mountinfo(5).

@@ -8,12 +8,12 @@ use holdfast_core::clock::{self, BootTime};
 use tokio::sync::oneshot;
 
 use super::Sampler;
-use super::events::Fact;
 use crate::kernel::KernelEvent;
 use crate::kernel::attest::{Attestation, Options, Outcome, Verdict, proven_probes};
 use crate::local_api::LONGEST_ATTEST;
 use crate::losses::Cause;
 use crate::report::{AttestReport, Proof, Severity};
+use crate::teller::Fact;
 
 /// The running program, even where its file was replaced meanwhile.
 const OWN_PROGRAM: &str = "/proc/self/exe";

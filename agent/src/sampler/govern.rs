@@ -7,7 +7,6 @@ use holdfast_core::clock::BootTime;
 use tokio::time::Instant;
 
 use super::Sampler;
-use super::events::Fact;
 use crate::catalogue::AGENT_EBPF_COST;
 use crate::governor::pressure::Pressure;
 use crate::governor::{
@@ -17,6 +16,7 @@ use crate::kernel::{Kernel, Measurement, ProgramCost};
 use crate::losses::Cause;
 use crate::probes::PROBES;
 use crate::report::{ProbeStatus, Severity, State};
+use crate::teller::Fact;
 
 /// How long a window is. The kernel accounts for a tenth of the time at most.
 const WINDOW: Duration = Duration::from_millis(100);

@@ -41,11 +41,11 @@ use crate::report::{ProbeStatus, Report, Request, Vitals};
 use crate::scorer::Scorer;
 use crate::scorer_file;
 use crate::summary::Summarizer;
+use crate::teller::Teller;
 use crate::units::{Moved, OTHER, Units};
 
 use answer::Measuring;
 use attest::Attestor;
-use events::Journal;
 use govern::Governing;
 use panel::Panel;
 use score::Scoring;
@@ -82,6 +82,10 @@ pub struct Options {
 pub struct Channels {
     /// To the uplink; never waited for.
     pub reports: mpsc::Sender<Report>,
+    /// To the same, for events.
+    pub teller: Teller,
+    /// To the healer, what it has to know of units; never waited for.
+    pub facts: mpsc::Sender<holdfast_healer::Fact>,
     /// From the local API.
     pub requests: mpsc::Receiver<Request>,
     /// To the metrics page and the watchdog, once a tick.
@@ -122,7 +126,6 @@ pub struct Sampler {
     blame: Blame,
     blamed: blame::Known,
     refused_series: u64,
-    journal: Journal,
     conditions: Conditions,
     refused_conditions: u64,
     /// `None` when nothing is scored.
@@ -199,7 +202,6 @@ impl Sampler {
             blame: Blame::new(bounds, now),
             blamed: blame::Known::default(),
             refused_series: 0,
-            journal: Journal::new(losses.clone()),
             conditions: Conditions::default(),
             refused_conditions: 0,
             scoring: None,

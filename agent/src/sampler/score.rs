@@ -1,6 +1,7 @@
 //! Scoring by the tick: feeds the scorer with windows and with what changes, tells what
 //! it finds, and hands what it learnt to whoever keeps it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,6 @@ use holdfast_scorer::forest::Forest;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::Sampler;
-use super::events::Fact;
 use crate::catalogue::{
     HOST_ANOMALY_RATE, HOST_ANOMALY_SCORE, Kind, Measure, Owner, Signal, UNIT_ANOMALY_SCORE,
 };
@@ -19,6 +19,7 @@ use crate::report::{self, Window};
 use crate::scorer::{
     Calibration, Change, Episode, Feedback, JudgeError, News, Reason, Scorer, Severity,
 };
+use crate::teller::Fact;
 
 /// How often what was learnt is kept.
 const SAVE_EVERY: Duration = Duration::from_secs(900);
@@ -40,6 +41,8 @@ pub(super) struct Scoring {
     growing: Option<(usize, usize, oneshot::Receiver<Forest>)>,
     saved: BootTime,
     packages: [Option<SystemTime>; PACKAGES.len()],
+    /// Units of which the healer knows that they are unusual.
+    unusual: BTreeSet<Arc<str>>,
     refused: u64,
 }
 
@@ -49,7 +52,14 @@ impl Scoring {
         if now.since_boot() < JUST_BOOTED {
             scorer.change(Change::Boot, now);
         }
-        Self { scorer, growing: None, saved: now, packages: packages(root), refused: 0 }
+        Self {
+            scorer,
+            growing: None,
+            saved: now,
+            packages: packages(root),
+            unusual: BTreeSet::new(),
+            refused: 0,
+        }
     }
 
     /// The governor changed how deep a probe looks.
@@ -76,6 +86,7 @@ impl Sampler {
             .into_iter()
             .filter_map(|(news, id)| Some(fact(news, scoring.scorer.episode(id)?)))
             .collect();
+        let signs = scoring.signs();
         let refused = scoring.scorer.refused();
         self.losses.add(Cause::Scored, refused - scoring.refused);
         scoring.refused = refused;
@@ -85,6 +96,7 @@ impl Sampler {
             self.keep_scorer();
         }
         facts.into_iter().for_each(|fact| self.tell(fact));
+        signs.into_iter().for_each(|sign| self.tell_healer(sign));
     }
 
     /// Sends what was learnt to whoever keeps it.
@@ -140,6 +152,25 @@ impl Sampler {
 }
 
 impl Scoring {
+    /// What the healer does not know yet of units that take part in an episode, and are bad.
+    fn signs(&mut self) -> Vec<holdfast_healer::Fact> {
+        let open = self.scorer.episodes().filter(|episode| episode.ended_unix_ms.is_none());
+        let bad = open.flat_map(|episode| &episode.parts).filter(|part| {
+            part.owner == Owner::Unit && !part.is_over && part.severity >= Severity::Major
+        });
+        let unusual: BTreeSet<Arc<str>> = bad.map(|part| Arc::clone(&part.instance)).collect();
+        let sign = |unit: &Arc<str>, stands| holdfast_healer::Fact::Sign {
+            unit: Arc::clone(unit),
+            sign: holdfast_healer::Sign::Unusual,
+            stands,
+        };
+        let began = unusual.difference(&self.unusual).map(|unit| sign(unit, true));
+        let over = self.unusual.difference(&unusual).map(|unit| sign(unit, false));
+        let signs = began.chain(over).collect();
+        self.unusual = unusual;
+        signs
+    }
+
     /// Plants a forest that has grown, and lets the next one grow, one at a time, in a
     /// thread that is not the sampler's.
     fn tend(&mut self) {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use holdfast_core::clock::{self, BootTime};
 
 use super::Sampler;
-use super::events::{self, Fact};
+use super::events;
 use crate::catalogue::HOST_CONDITIONS;
 use crate::conditions::Evidence;
 use crate::host::present::why_over;
 use crate::kernel::KernelEvent;
 use crate::losses::Cause;
 use crate::report::{Report, Severity, State};
+use crate::teller::Fact;
 
 /// Ticks between two looks at the present state of what stands.
 const CHECK_EVERY: u64 = 5;
@@ -133,24 +134,26 @@ impl Sampler {
             | KernelEvent::Hung { cgroup_id, at_ns, .. }) = &event;
             let unit = self.units.as_ref().and_then(|units| units.name(*cgroup_id));
             let at = events::wall_time(*at_ns, now, wall);
+            if let (KernelEvent::OomKill { .. }, Some(unit)) = (&event, &unit) {
+                self.tell_healer(holdfast_healer::Fact::OutOfMemory { unit: Arc::clone(unit) });
+            }
             self.enter(events::kernel(event, unit), now, at);
         }
         self.kernel_queue = queue;
     }
 
-    pub(super) fn tell(&mut self, fact: Fact) {
-        self.enter(fact, BootTime::now(), clock::unix_ms());
+    pub(super) fn tell(&self, fact: Fact) {
+        self.channels.teller.tell(fact);
     }
 
-    fn enter(&mut self, fact: Fact, now: BootTime, unix_ms: u64) {
-        if let Some(event) = self.journal.enter(fact, now, unix_ms) {
-            tracing::debug!(
-                kind = event.kind,
-                unit = &*event.unit,
-                message = event.message,
-                "event"
-            );
-            self.report(Report::Event(Arc::new(event)), Cause::Events);
+    fn enter(&self, fact: Fact, now: BootTime, unix_ms: u64) {
+        self.channels.teller.tell_of(fact, now, unix_ms);
+    }
+
+    /// Tells the healer something. One that does not keep up is told with the next change.
+    pub(super) fn tell_healer(&self, fact: holdfast_healer::Fact) {
+        if self.channels.facts.try_send(fact).is_err() && !self.channels.facts.is_closed() {
+            self.losses.add(Cause::HealerFacts, 1);
         }
     }
 

@@ -21,9 +21,9 @@ const STEPS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(10), Duration:
 const GROWN: Duration = Duration::from_secs(2 * 86_400);
 /// Signals that explain an episode.
 const REASONS: usize = 5;
-/// What a signal counts for, when it is told why something is unusual, that says that work
-/// waits and not for what.
-const CONSEQUENCE: f32 = 0.5;
+/// What time on CPUs counts for when it is told why something is unusual: whatever a unit does
+/// too much of costs that, too.
+const CPU: f32 = 0.5;
 /// Deviations, added up over five ways to look, from which on a signal is odd.
 pub(super) const ODD: f32 = 15.0;
 /// Each false alarm makes its subject so many times as hard to alarm, for a while.
@@ -260,7 +260,7 @@ impl Tier {
     }
 
     /// What is told of the row that was just full: signals that are missing, then what made it
-    /// loud, causes before what only follows from them.
+    /// loud, what it costs after what it is.
     pub(super) fn reasons(&self, signals: &[SignalId], values: &[f64]) -> Vec<Reason> {
         let values = self.row(values);
         let loudness = self.group.loudness();
@@ -269,8 +269,8 @@ impl Tier {
         let rank = |n: usize| {
             let signal = signals.get(n);
             let missing = signal.is_some_and(|signal| self.is_missing(n, *signal));
-            let follows = signal.is_some_and(|signal| signal.signal().is_pressure());
-            (missing, if follows { CONSEQUENCE * loud(n) } else { loud(n) })
+            let is_cpu = signal.is_some_and(|signal| signal.signal().is_cpu());
+            (missing, if is_cpu { CPU * loud(n) } else { loud(n) })
         };
         let mut order: Vec<usize> = (0..signals.len().min(loudness.len())).collect();
         order.sort_by(|a, b| {

@@ -41,11 +41,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A folder holds more than [`DROP_INS`] drop-ins.
-    #[error("{} holds more than {DROP_INS} drop-ins", path.display())]
+    /// A folder holds more files than may be in it.
+    #[error("{} holds more than {most} files", path.display())]
     TooMany {
         /// The folder.
         path: PathBuf,
+        /// How many may be in it.
+        most: usize,
     },
     /// Not TOML.
     #[error("malformed configuration in {place}: {message}")]
@@ -145,10 +147,27 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut folder = path.as_os_str().to_owned();
     folder.push(".d");
-    let folder = PathBuf::from(folder);
-    let failed = |source| Error::Read { path: folder.clone(), source };
+    files_in(Path::new(&folder), DROP_INS)
+}
 
-    let entries = match fs::read_dir(&folder) {
+/// What is in a file, or why that cannot be read.
+pub type Contents = Result<Vec<u8>, Error>;
+
+/// The files of a folder in which each stands for itself, by name: `*.toml`, at most `most` of
+/// them, each with what is in it or why that cannot be read. None when the folder does not
+/// exist.
+///
+/// # Errors
+///
+/// When the folder cannot be read, or holds more files than that.
+pub fn folder(path: &Path, most: usize) -> Result<Vec<(PathBuf, Contents)>, Error> {
+    let files = files_in(path, most)?;
+    Ok(files.into_iter().map(|file| (file.clone(), read(&file))).collect())
+}
+
+fn files_in(folder: &Path, most: usize) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Read { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
@@ -164,8 +183,8 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, Error> {
         if !hidden && name.extension().is_some_and(|e| e == "toml") {
             found.push(folder.join(name));
         }
-        if found.len() > DROP_INS {
-            return Err(Error::TooMany { path: folder });
+        if found.len() > most {
+            return Err(Error::TooMany { path: folder.to_owned(), most });
         }
     }
     found.sort();

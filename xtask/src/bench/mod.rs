@@ -8,6 +8,7 @@ mod accounting;
 mod blame;
 mod block_io;
 mod faults;
+mod healing;
 mod idle;
 mod peers;
 mod process;
@@ -79,6 +80,11 @@ const BENCHES: &[Bench] = &[
         name: "scorer",
         help: "what scoring costs the agent, as two agents beside each other (default 120 s, root)",
         run: scorer::run,
+    },
+    Bench {
+        name: "healing",
+        help: "how soon services are healed, beside monit, and what watching 200 costs (15 min, root)",
+        run: healing::run,
     },
     Bench {
         name: "idle",

@@ -11,6 +11,7 @@ mod memory;
 pub(crate) mod neighbour;
 mod network;
 pub(crate) mod patient;
+pub(crate) mod victim;
 
 use std::path::PathBuf;
 use std::thread;

@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use crate::shell;
 
 /// What is installed beside the minimum.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,polkitd,iproute2";
 /// Grows when the recipe changes, so that old bases are not used.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The base's folder in the cache; made on first use, which takes a minute or two.
 pub(crate) fn base() -> Result<PathBuf> {

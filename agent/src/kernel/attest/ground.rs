@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 
 use crate::host::Root;
-use crate::host::cgroup::mount_point;
+use crate::host::own_cgroup::own_directory;
 use crate::kernel::Kernel;
 
 /// Names of attestation's cgroups begin so, the agent's process id follows.
@@ -35,9 +35,7 @@ impl Ground {
     ///
     /// One sentence why none can be had, and how to get one.
     pub(super) fn make(root: &Root) -> Result<Self, String> {
-        let mount = mount_point(root).map_err(|error| error.to_string())?;
-        let own = own_cgroup(root, "")?;
-        let parent = mount.join(own.trim_start_matches('/'));
+        let parent = own_directory(root)?;
         remove_leftovers(&parent);
         let folder = parent.join(format!("{PREFIX}{}", std::process::id()));
         let made = match fs::create_dir(&folder) {
@@ -70,25 +68,6 @@ pub(super) fn remove_leftovers(parent: &Path) {
             let _ = fs::remove_dir(entry.path());
         }
     }
-}
-
-/// The path of this process's cgroup in the hierarchy of `controller`; of version 2
-/// when that is empty.
-pub(super) fn own_cgroup(root: &Root, controller: &str) -> Result<String, String> {
-    let path = root.path("proc/self/cgroup");
-    let text = fs::read_to_string(&path)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    own_in(&text, controller)
-        .map(str::to_owned)
-        .ok_or_else(|| format!("the agent is in no cgroup of version 2, by {}", path.display()))
-}
-
-fn own_in<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|c| c == controller).then_some(path)
-    })
 }
 
 /// The whole disk under a directory.
@@ -137,15 +116,6 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_agents_own_cgroup_by_hierarchy() {
-        let text = "4:memory:/a\n2:cpu,cpuacct:/b\n0::/system.slice/x.service\n";
-        assert_eq!(own_in(text, ""), Some("/system.slice/x.service"));
-        assert_eq!(own_in(text, "memory"), Some("/a"));
-        assert_eq!(own_in(text, "cpuacct"), Some("/b"));
-        assert_eq!(own_in(text, "io"), None);
-    }
 
     #[test]
     fn attestations_cgroups_are_known_by_name() {

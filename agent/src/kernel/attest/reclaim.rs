@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use holdfast_core::clock::BootTime;
 use nix::unistd::{AccessFlags, access};
 
-use super::ground::{own_cgroup, remove_leftovers};
+use super::ground::remove_leftovers;
 use super::{Check, Counts, Evidence, Facts, Place, Provoke, Spec, Watch};
 use crate::host::Root;
+use crate::host::own_cgroup::own_cgroup;
 use crate::kernel::cells::{load, total};
 
 /// The proof's row of the table.

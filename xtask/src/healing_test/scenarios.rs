@@ -1,0 +1,320 @@
+//! What services suffer from, and what has to be done about it, and no more.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use holdfast_core::clock::BootTime;
+
+use super::Scenario;
+use super::scene::{Scene, Victim};
+
+/// How soon something has to be decided about what is certain.
+const SOON: Duration = Duration::from_secs(1);
+/// Long enough for anything to be done that must not be.
+const IDLE: Duration = Duration::from_secs(8);
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario { name: "crash", shows: "a service that crashed is started once", run: crash },
+    Scenario {
+        name: "crash-loop",
+        shows: "a service that systemd gave up on is started again",
+        run: crash_loop,
+    },
+    Scenario {
+        name: "left-to-systemd",
+        shows: "a crash that systemd deals with is left to it",
+        run: left_to_systemd,
+    },
+    Scenario { name: "hang", shows: "a service that does not answer is restarted", run: hang },
+    Scenario { name: "slow", shows: "a service that answers too late is restarted", run: slow },
+    Scenario { name: "leak", shows: "a leak is ended before the kernel does", run: leak },
+    Scenario { name: "disk", shows: "a disk that fills up calls a hook", run: disk },
+    Scenario { name: "stopped", shows: "what an operator stopped is left alone", run: stopped },
+    Scenario { name: "masked", shows: "what is masked is left alone", run: masked },
+    Scenario {
+        name: "packages",
+        shows: "nothing is done while packages are changed, and then it is",
+        run: packages,
+    },
+    Scenario {
+        name: "no-help",
+        shows: "what does not help is followed by the next rung, to the end",
+        run: no_help,
+    },
+    Scenario { name: "harm", shows: "what makes it worse is not done again", run: harm },
+    Scenario { name: "chain", shows: "a database is healed before what requires it", run: chain },
+    Scenario { name: "pause", shows: "an operator can pause, resume and order", run: pause },
+    Scenario {
+        name: "kill-agent",
+        shows: "an agent that is killed at any point does nothing twice",
+        run: kill_agent,
+    },
+    Scenario { name: "second", shows: "a second agent does not start", run: second },
+];
+
+fn crash(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-crash", "Restart=no", "")?;
+    let before = scene.property(&victim.unit, "InvocationID")?;
+    scene.fall_ill(&victim, "crash")?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"], "{verdicts:?}");
+    ensure!(scene.starts(&victim)? == 2, "started {} times", scene.starts(&victim)?);
+    ensure!(scene.property(&victim.unit, "NRestarts")? == "0", "systemd restarted it, too");
+    ensure!(scene.property(&victim.unit, "InvocationID")? != before, "it is the same run");
+    let delay = delay(scene, &victim)?;
+    ensure!(delay < SOON, "decided after {delay:?}");
+    let explained = scene.sh("holdfast explain 1 || holdfast explain 2")?;
+    ensure!(explained.contains("helped"), "not explained: {explained}");
+    Ok(format!(" (decided after {} ms)", delay.as_millis()))
+}
+
+/// From the end of the service, as systemd knows it, to what was decided first.
+fn delay(scene: &Scene, victim: &Victim) -> Result<Duration> {
+    let decided = scene.decisions(&victim.unit)?;
+    let begun = decided.iter().find(|decided| decided.decision["decision"] == "begin");
+    let begun = Duration::from_nanos(begun.context("nothing was begun")?.at_ns);
+    // Test hosts are not suspended: both clocks are the same.
+    let ended = scene.property(&victim.unit, "InactiveEnterTimestampMonotonic")?;
+    let ended = Duration::from_micros(ended.parse().context("no time of its end")?);
+    Ok(begun.saturating_sub(ended))
+}
+
+fn crash_loop(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-loop", "Restart=on-failure\nRestartSec=100ms", "")?;
+    scene.fall_ill(&victim, "always-exit")?;
+    let begun = scene.until("something is done", || {
+        let begun = scene.begun(&victim.unit)?;
+        Ok((!begun.is_empty()).then_some(begun))
+    })?;
+    scene.fall_ill(&victim, "")?;
+    ensure!(begun[0] == "restart", "{begun:?}");
+    scene.until("it serves again", || Ok(scene.serves(&victim)?.then_some(())))?;
+    let decided = scene.decisions(&victim.unit)?;
+    let first = decided.first().context("nothing was decided")?;
+    ensure!(first.decision["operation"]["trigger"] == "crash_loop", "{}", first.decision);
+    Ok(String::new())
+}
+
+fn left_to_systemd(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-left", "Restart=on-failure\nRestartSec=3s", "")?;
+    scene.fall_ill(&victim, "crash")?;
+    scene.until("it serves again", || {
+        Ok((scene.starts(&victim)? == 2 && scene.serves(&victim)?).then_some(()))
+    })?;
+    scene.pause(IDLE)?;
+    let begun = scene.begun(&victim.unit)?;
+    ensure!(begun.is_empty(), "the agent did something, too: {begun:?}");
+    ensure!(scene.starts(&victim)? == 2, "started {} times", scene.starts(&victim)?);
+    Ok(String::new())
+}
+
+fn hang(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-hang", "", "")?;
+    let start = BootTime::now();
+    scene.fall_ill(&victim, "hang")?;
+    scene.until("it serves again", || {
+        Ok((scene.starts(&victim)? == 2 && scene.serves(&victim)?).then_some(()))
+    })?;
+    let took = BootTime::now().since(start);
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"], "{verdicts:?}");
+    ensure!(scene.begun(&victim.unit)? == ["restart"], "{:?}", scene.begun(&victim.unit)?);
+    Ok(format!(" (served again after {:.1} s; two checks a second apart)", took.as_secs_f64()))
+}
+
+fn slow(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-slow", "", "")?;
+    scene.fall_ill(&victim, "slow")?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"] && scene.starts(&victim)? == 2, "{verdicts:?}");
+    Ok(String::new())
+}
+
+fn leak(scene: &Scene) -> Result<String> {
+    let controllers = scene.sh("cat /sys/fs/cgroup/cgroup.controllers")?;
+    if !controllers.split_whitespace().any(|controller| controller == "memory") {
+        return Ok(": SKIPPED, the memory controller is not on the unified hierarchy here".into());
+    }
+    let victim = scene.victim("hf-leak", "MemoryMax=300M", "[modes]\nleaking = \"act\"\n")?;
+    scene.fall_ill(&victim, "leak")?;
+    scene.until("it is restarted", || Ok((scene.starts(&victim)? == 2).then_some(())))?;
+    ensure!(scene.begun(&victim.unit)? == ["restart"], "{:?}", scene.begun(&victim.unit)?);
+    ensure!(scene.property(&victim.unit, "Result")? == "success", "it was killed");
+    Ok(String::new())
+}
+
+fn disk(scene: &Scene) -> Result<String> {
+    scene.sh("mkdir -p /var/lib/hf-disk && mount -t tmpfs -o size=16m tmpfs /var/lib/hf-disk")?;
+    let hook =
+        "#!/bin/sh\necho $HOLDFAST_UNIT $HOLDFAST_TRIGGER > /var/lib/holdfast/agent/hooked\n";
+    scene.write("/etc/holdfast/hooks.d/room", hook)?;
+    scene.sh("chmod 755 /etc/holdfast/hooks.d/room")?;
+    let healed = "folders = [\"/var/lib/hf-disk\"]\n[modes]\ndisk_filling = \"act\"\n\
+                  [ladders]\ndisk_filling = [\"hook:room\", \"escalate\"]\n";
+    let victim = scene.victim("hf-disk", "", healed)?;
+    let mut filled = 0;
+    scene.until("the hook has run", || {
+        filled += 1;
+        let fill =
+            format!("dd if=/dev/zero of=/var/lib/hf-disk/{filled} bs=64k count=1 status=none");
+        scene.sh(&format!("{fill} || true"))?;
+        scene.pause(Duration::from_millis(300))?;
+        let hooked = scene.sh("cat /var/lib/holdfast/agent/hooked 2>/dev/null || true")?;
+        Ok((hooked.trim() == "hf-disk.service disk_filling").then_some(()))
+    })?;
+    let used = scene.sh("df --output=pcent /var/lib/hf-disk | tail -1")?;
+    scene.sh(
+        "umount /var/lib/hf-disk; rm -f /var/lib/holdfast/agent/hooked /etc/holdfast/hooks.d/room",
+    )?;
+    ensure!(scene.starts(&victim)? == 1, "it was restarted");
+    Ok(format!(" (at {})", used.trim()))
+}
+
+fn stopped(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-stopped", "", "")?;
+    scene.sh("systemctl stop hf-stopped")?;
+    nothing_is_done(scene, &victim, 1)
+}
+
+fn masked(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-masked", "Restart=no", "")?;
+    // A unit of /etc cannot be masked there, but for this boot it can.
+    scene.sh("systemctl mask --runtime hf-masked")?;
+    scene.fall_ill(&victim, "crash")?;
+    let done = nothing_is_done(scene, &victim, 1);
+    scene.sh("systemctl unmask --runtime hf-masked")?;
+    done
+}
+
+fn nothing_is_done(scene: &Scene, victim: &Victim, starts: usize) -> Result<String> {
+    scene.pause(IDLE)?;
+    let begun = scene.begun(&victim.unit)?;
+    ensure!(begun.is_empty(), "something was done: {begun:?}");
+    ensure!(scene.starts(victim)? == starts, "started {} times", scene.starts(victim)?);
+    Ok(String::new())
+}
+
+fn packages(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-packages", "Restart=no", "")?;
+    scene.sh("systemd-run --quiet --unit hf-dpkg flock /var/lib/dpkg/lock-frontend sleep 1000")?;
+    scene.pause(Duration::from_millis(500))?;
+    scene.fall_ill(&victim, "crash")?;
+    nothing_is_done(scene, &victim, 1)?;
+    ensure!(scene.guards(&victim.unit)?.contains(&"packages".to_owned()), "not held by that");
+    scene.sh("systemctl stop hf-dpkg")?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"] && scene.starts(&victim)? == 2, "{verdicts:?}");
+    Ok(String::new())
+}
+
+fn no_help(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-no-help", "TimeoutStopSec=5s", "")?;
+    scene.fall_ill(&victim, "always-hang")?;
+    let expected = ["restart", "kill-restart", "handover", "escalate"];
+    let begun = scene.until("everything was tried", || {
+        let begun = scene.begun(&victim.unit)?;
+        Ok((begun.last().is_some_and(|last| last == "escalate")).then_some(begun))
+    })?;
+    ensure!(begun == expected, "{begun:?}");
+    ensure!(
+        scene.verdicts(&victim.unit)? == ["no_effect"; 2],
+        "{:?}",
+        scene.verdicts(&victim.unit)?
+    );
+    scene.pause(IDLE)?;
+    ensure!(scene.begun(&victim.unit)?.len() == 4, "it goes on for ever");
+    ensure!(scene.starts(&victim)? == 3, "started {} times", scene.starts(&victim)?);
+    Ok(String::new())
+}
+
+fn harm(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-harm", "Restart=no", "")?;
+    // It hangs; and the file that is there at its next start lets it die at once.
+    scene.fall_ill(&victim, "hang")?;
+    scene.until("something is done", || {
+        Ok((!scene.begun(&victim.unit)?.is_empty()).then_some(()))
+    })?;
+    scene.fall_ill(&victim, "always-exit")?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts[0] == "harmed", "{verdicts:?}");
+    let service = scene.service(&victim)?;
+    let skipped = service["skipped"].as_array().context("nothing is skipped")?;
+    let of = |skipped: &serde_json::Value| {
+        skipped["trigger"] == "unresponsive" && skipped["action"] == "restart"
+    };
+    ensure!(skipped.iter().any(of), "{service}");
+    Ok(String::new())
+}
+
+fn chain(scene: &Scene) -> Result<String> {
+    let database = scene.victim("hf-db", "", "")?;
+    let web = scene.victim("hf-web", "", "requires = [\"hf-db.service\"]")?;
+    scene.fall_ill(&web, "hang")?;
+    scene.fall_ill(&database, "hang")?;
+    scene.until_judged(&database, 1)?;
+    scene.until_judged(&web, 1)?;
+    let first = |victim: &Victim| -> Result<u64> {
+        let decided = scene.decisions(&victim.unit)?;
+        let begun = decided.iter().find(|decided| decided.decision["decision"] == "begin");
+        Ok(begun.context("nothing was begun")?.at_ns)
+    };
+    let (database, web) = (first(&database)?, first(&web)?);
+    let apart = Duration::from_nanos(web.saturating_sub(database));
+    // The verdict on the first is waited for.
+    ensure!(apart >= Duration::from_secs(3), "the web server {apart:?} after the database");
+    Ok(format!(" (by {:.1} s)", apart.as_secs_f64()))
+}
+
+fn pause(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-pause", "Restart=no", "")?;
+    scene.sh("holdfast local pause hf-pause --for 1h")?;
+    scene.fall_ill(&victim, "crash")?;
+    nothing_is_done(scene, &victim, 1)?;
+    scene.sh("holdfast local resume hf-pause")?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"], "{verdicts:?}");
+    let ran = scene.sh("holdfast local run hf-pause restart")?;
+    ensure!(ran.contains("began"), "{ran}");
+    scene.until("it has run", || Ok((scene.starts(&victim)? == 3).then_some(())))?;
+    let refused = scene.sh("holdfast local run dbus restart 2>&1 || true")?;
+    ensure!(refused.contains("no service here"), "{refused}");
+    Ok(String::new())
+}
+
+fn kill_agent(scene: &Scene) -> Result<String> {
+    let victim =
+        scene.victim("hf-kill", "Restart=no", "[budget]\nper_10m = 20\nper_24h = 200\n")?;
+    let mut waits = Vec::new();
+    for round in 0..scene.kills {
+        let starts = scene.starts(&victim)?;
+        let judged = scene.verdicts(&victim.unit)?.len();
+        scene.fall_ill(&victim, "crash")?;
+        // Before it is decided, while it is prepared, while it is carried out, and after.
+        let wait = Duration::from_millis(u64::from(round) * 40);
+        scene.pause(wait)?;
+        scene.kill_agent()?;
+        scene.agent_is_back()?;
+        scene.until("it serves again", || {
+            Ok((scene.starts(&victim)? > starts && scene.serves(&victim)?).then_some(()))
+        })?;
+        scene.until("it is judged", || {
+            Ok((scene.verdicts(&victim.unit)?.len() > judged).then_some(()))
+        })?;
+        let many = scene.starts(&victim)? - starts;
+        ensure!(many == 1, "killed after {wait:?}: started {many} times");
+        waits.push(wait.as_millis().to_string());
+    }
+    // The journal of all of that is whole, and decides the same again.
+    let replayed = scene
+        .sh("holdfast replay --journal /var/lib/holdfast/agent/healing.journal --per-10m 100 \
+         --per-24h 250 --grace 2s")?;
+    ensure!(replayed.contains("decided alike"), "{replayed}");
+    Ok(format!(" (killed {} ms after the crash)", waits.join(", ")))
+}
+
+fn second(scene: &Scene) -> Result<String> {
+    let said = scene
+        .sh("holdfast-agent run --socket /run/second.sock --metrics 127.0.0.1:0 2>&1 || true")?;
+    ensure!(said.contains("another agent holds"), "{said}");
+    Ok(String::new())
+}
