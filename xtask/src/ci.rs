@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     ("docs", || docs::run(&docs::Args { check: true })),
     ("demo", demo),
     ("hosts", hosts),
+    ("healing", healing),
 ];
 
 /// Runs the steps, prints how long each took, and fails if any failed.
@@ -114,6 +115,11 @@ fn demo() -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "the demo ended with {}; it printed {text}", output.status);
     check_report(&serde_json::from_str(&text).context("the demo printed no JSON")?)
+}
+
+/// Real units on such a host fall ill and are healed.
+fn healing() -> Result<()> {
+    shell::run(Command::new(shell::OURSELVES).arg("healing-test"))
 }
 
 /// The packages on a host with real systemd.

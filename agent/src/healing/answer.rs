@@ -58,6 +58,7 @@ impl Healing {
             Order::Run { .. } => "",
         };
         let asked = matches!(order, Order::Run { .. });
+        self.look_at_packages();
         self.learn(Fact::Order(order));
         let decisions = self.decide(now);
         if !asked {

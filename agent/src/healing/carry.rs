@@ -73,7 +73,9 @@ impl Healing {
         let (to_self, hooks) = (self.to_self.clone(), self.options.hooks.clone());
         tokio::spawn(async move {
             let outcome = act::carry_out(&systemd, &hooks, &unit, &operation).await;
-            let _ = to_self.send(Inner::Finished { unit, id, outcome }).await;
+            // How it is now is known before it is over: else it would be judged by how it was.
+            let found = systemd.properties(&unit).await.ok();
+            let _ = to_self.send(Inner::Finished { unit, id, outcome, found }).await;
         });
     }
 

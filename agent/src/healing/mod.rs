@@ -127,7 +127,7 @@ enum Inner {
     Disconnected,
     Read { unit: Arc<str>, found: Result<(Properties, String), Error> },
     Ready { unit: Arc<str>, operation: Box<Operation>, found: Result<Properties, Error> },
-    Finished { unit: Arc<str>, id: OperationId, outcome: Outcome },
+    Finished { unit: Arc<str>, id: OperationId, outcome: Outcome, found: Option<Properties> },
 }
 
 enum Event {
@@ -247,9 +247,6 @@ impl Healing {
                 fact => self.take(fact),
             }
         }
-        if self.healer.is_anything_wrong(now) {
-            self.look_at_packages();
-        }
         let retry = now.since(self.retry) >= RETRY_JOURNAL;
         let again = self
             .journal
@@ -269,7 +266,7 @@ impl Healing {
     /// Takes in something that everybody takes for `usual` as long as nobody says otherwise.
     fn assume(&mut self, usual: bool, is: bool, fact: impl Fn(bool) -> Fact) {
         if is != usual || self.known.holds(&fact(!usual)) {
-            self.take(fact(is));
+            self.learn(fact(is));
         }
     }
 
@@ -299,6 +296,9 @@ impl Healing {
 
     /// Does what is to be done now; what was decided.
     fn decide(&mut self, now: BootTime) -> Vec<Decision> {
+        if self.healer.is_anything_wrong(now) {
+            self.look_at_packages();
+        }
         let writable = self.journal.as_ref().is_ok_and(|journal| !journal.has_failed());
         self.healer.set_journal(writable);
         let before = self.healer.revision();
@@ -363,7 +363,10 @@ impl Healing {
                 }
             }
             Inner::Ready { unit, operation, found } => self.act(unit, operation, found),
-            Inner::Finished { unit, id, outcome } => {
+            Inner::Finished { unit, id, outcome, found } => {
+                if let Some(found) = found {
+                    self.see(&unit, &found);
+                }
                 self.finish(&unit, id, outcome);
                 self.read(&unit);
             }

@@ -32,6 +32,8 @@ pub(super) fn state(
         "" | "success" => Ended::Well,
         "start-limit-hit" => Ended::StartLimit,
         "oom-kill" => Ended::OutOfMemory,
+        // When it gives up, systemd goes on to say how the last attempt ended.
+        _ if found.restarts > 0 => Ended::StartLimit,
         _ => Ended::Badly,
     };
     let invocation = Invocation::new(found.invocation);
@@ -45,7 +47,7 @@ pub(super) fn state(
     Some(UnitState {
         active,
         ended,
-        job: found.job != 0 || found.sub_state == "auto-restart",
+        job: found.job != 0 || found.sub_state.contains("auto-restart"),
         masked: found.load_state == "masked",
         can_reload: found.can_reload,
         invocation,
@@ -102,8 +104,15 @@ mod tests {
         ] {
             assert_eq!(of(&|found| found.result = word.into()).unwrap().ended, ended);
         }
+        let gave_up = of(&|found| {
+            (found.active_state, found.result, found.restarts) =
+                ("failed".into(), "exit-code".into(), 3);
+        });
+        assert_eq!(gave_up.unwrap().ended, Ended::StartLimit);
         assert!(of(&|found| found.job = 3).unwrap().job);
-        assert!(of(&|found| found.sub_state = "auto-restart".into()).unwrap().job);
+        for word in ["auto-restart", "auto-restart-queued", "failed-before-auto-restart"] {
+            assert!(of(&|found| found.sub_state = word.into()).unwrap().job);
+        }
     }
 
     #[test]

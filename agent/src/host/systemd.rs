@@ -81,6 +81,8 @@ pub struct Properties {
     /// How a service ended: `success`, `exit-code`, `signal`, `core-dump`, `watchdog`,
     /// `timeout`, `oom-kill`, `start-limit-hit` and some more.
     pub result: String,
+    /// How often systemd has started a service again by itself since somebody else did.
+    pub restarts: u32,
     /// Number of its job that waits or runs; 0 for none.
     pub job: u32,
     /// It can be reloaded.
@@ -200,16 +202,24 @@ impl Systemd {
         if found.load_state == "not-found" {
             return Ok(found);
         }
+        // One after the other, so it can change meanwhile. How it ended is read after whether it
+        // ended: a newer reason of the same end does no harm, an older one would.
         let of_unit = UNIT_INTERFACE;
+        let active_state = self.get(&path, of_unit, "ActiveState").await?;
+        let sub_state = self.get(&path, of_unit, "SubState").await?;
         let (job, _): (u32, OwnedObjectPath) = self.get(&path, of_unit, "Job").await?;
         let invocation: Vec<u8> = self.get(&path, of_unit, "InvocationID").await?;
-        let result = match unit.ends_with(".service") {
-            true => self.get(&path, SERVICE_INTERFACE, "Result").await?,
-            false => String::new(),
+        let (result, restarts) = match unit.ends_with(".service") {
+            true => (
+                self.get(&path, SERVICE_INTERFACE, "Result").await?,
+                self.get(&path, SERVICE_INTERFACE, "NRestarts").await?,
+            ),
+            false => (String::new(), 0),
         };
         Ok(Properties {
-            active_state: self.get(&path, of_unit, "ActiveState").await?,
-            sub_state: self.get(&path, of_unit, "SubState").await?,
+            active_state,
+            sub_state,
+            job,
             can_reload: self.get(&path, of_unit, "CanReload").await?,
             active_enter_monotonic_us: self
                 .get(&path, of_unit, "ActiveEnterTimestampMonotonic")
@@ -217,7 +227,7 @@ impl Systemd {
             // Empty while there is none.
             invocation: invocation.try_into().unwrap_or_default(),
             result,
-            job,
+            restarts,
             ..found
         })
     }
@@ -229,15 +239,6 @@ impl Systemd {
     /// When the manager does not answer, or there is no such service.
     pub async fn control_group(&self, unit: &str) -> Result<String, Error> {
         self.get(&unit_path(unit), SERVICE_INTERFACE, "ControlGroup").await
-    }
-
-    /// How often systemd has restarted a service by itself.
-    ///
-    /// # Errors
-    ///
-    /// When the manager does not answer, or there is no such service.
-    pub async fn automatic_restarts(&self, unit: &str) -> Result<u32, Error> {
-        self.get(&unit_path(unit), SERVICE_INTERFACE, "NRestarts").await
     }
 
     async fn get<T>(&self, path: &str, interface: &str, name: &str) -> Result<T, Error>

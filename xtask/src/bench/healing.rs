@@ -39,13 +39,13 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
         for number in 0..runs {
             eprintln!("{name} {} of {runs}", number + 1);
             let victim = scene.victim(&format!("hf-{illness}-{number}"), service, "")?;
+            let start = BootTime::now();
             ours.add(trial(&scene, &victim, illness)?);
-            if illness == "crash" {
-                ours.decided.push(decided(&scene, &victim)?);
-            }
+            ours.decided.push(scene.decided_after(&victim, start)?.as_secs_f64());
             scene.clean_up()?;
         }
-        rows.extend(ours.rows(name, "ours", 1));
+        let limit = if illness == "crash" { 1.0 } else { 3.0 };
+        rows.extend(ours.rows(name, "ours", limit));
     }
     rows.push(
         Row::new("200 services, agent's CPU for them", cost(&scene)?, "% of a core").at_most(0.5),
@@ -64,7 +64,7 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
                     theirs.add(trial(&scene, &victim, illness)?);
                     scene.clean_up()?;
                 }
-                rows.extend(theirs.rows(name, "monit", 1));
+                rows.extend(theirs.rows(name, "monit", f64::NAN));
             }
         }
         Err(error) => eprintln!("monit is left out: {error:#}"),
@@ -89,8 +89,8 @@ impl Seen {
         self.starts += starts;
     }
 
-    /// `needed` starts a fault are right.
-    fn rows(mut self, fault: &str, whose: &str, needed: usize) -> Vec<Row> {
+    /// What is decided shall be so within `limit` seconds; one start a fault is right.
+    fn rows(mut self, fault: &str, whose: &str, limit: f64) -> Vec<Row> {
         let mut rows = Vec::new();
         if !self.decided.is_empty() {
             self.decided.sort_by(f64::total_cmp);
@@ -98,14 +98,14 @@ impl Seen {
             let name = format!("{fault}, {whose}: decided after, median");
             rows.push(Row::new(name, median(self.decided), "s"));
             let name = format!("{fault}, {whose}: decided after, longest");
-            rows.push(Row::new(name, last, "s").at_most(1.0));
+            rows.push(Row::new(name, last, "s").at_most(limit));
         }
         let faults = self.served.len();
         let longest = self.served.iter().copied().fold(f64::NAN, f64::max);
         let name = format!("{fault}, {whose}: served again after, median");
         rows.push(Row::new(name, median(self.served), "s"));
         rows.push(Row::new(format!("{fault}, {whose}: served again after, longest"), longest, "s"));
-        let wrong = self.starts.saturating_sub(needed * faults);
+        let wrong = self.starts.saturating_sub(faults);
         rows.push(Row::new(format!("{fault}, {whose}: starts too many"), wrong as f64, "starts"));
         rows
     }
@@ -125,22 +125,13 @@ fn trial(scene: &Scene, victim: &Victim, illness: &str) -> Result<(Duration, usi
     Ok((away, scene.starts(victim)? - before))
 }
 
-/// From the end of the service, as systemd knows it, to the agent's first decision.
-fn decided(scene: &Scene, victim: &Victim) -> Result<f64> {
-    let decided = scene.decisions(&victim.unit)?;
-    let begun = decided.iter().find(|decided| decided.decision["decision"] == "begin");
-    let at = begun.context("nothing was begun")?.at_ns as f64 / 1e9;
-    let ended = scene.property(&victim.unit, "InactiveEnterTimestampMonotonic")?;
-    Ok(at - ended.parse::<f64>().context("no time of its end")? / 1e6)
-}
-
 /// What the agent uses more of a core, in percent, with many services and a check of each every
 /// five seconds than with none.
 fn cost(scene: &Scene) -> Result<f64> {
     let server = scene.unwatched("hf-server", "")?;
     let without = scene.agent_cpu(COST)?;
     scene.sh(&format!(
-        "printf '[Service]\\nExecStart=/bin/sleep infinity\\n' > /etc/systemd/system/hf-idle@.service && \
+        "printf '[Service]\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/hf-idle@.service && \
          systemctl daemon-reload && systemctl start $(seq -f 'hf-idle@%.0f.service' {SERVICES}) && \
          for n in $(seq {SERVICES}); do printf 'unit = \"hf-idle@%s.service\"\\n[[checks]]\\nname = \"http\"\\n\
          http = \"http://127.0.0.1:{}/\"\\nevery = \"5s\"\\n' $n > /etc/holdfast/services.d/idle-$n.toml; done",
@@ -149,7 +140,7 @@ fn cost(scene: &Scene) -> Result<f64> {
     scene.reload()?;
     scene.pause(Duration::from_secs(10))?;
     let with = scene.agent_cpu(COST)?;
-    scene.sh("systemctl stop 'hf-idle@*.service'; rm -f /etc/systemd/system/hf-idle@.service")?;
+    scene.sh("systemctl stop 'hf-idle@*.service'; rm -f /run/systemd/system/hf-idle@.service")?;
     scene.clean_up()?;
     Ok(100.0 * (with - without))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use holdfast_core::clock::BootTime;
 use serde_json::Value;
 
 use crate::stop::Stop;
@@ -82,7 +83,7 @@ impl Scene {
         let (unit, folder) = (format!("{name}.service"), format!("{FOLDER}/{name}"));
         self.sh(&format!("mkdir -p {folder}"))?;
         self.write(
-            &format!("/etc/systemd/system/{unit}"),
+            &format!("/run/systemd/system/{unit}"),
             &format!(
                 "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n[Service]\n\
                  ExecStart=/usr/local/bin/xtask victim --port {port} --folder {folder}\n{service}\n"
@@ -220,6 +221,15 @@ impl Scene {
         Ok(self.decisions(unit)?.into_iter().filter_map(begun).collect())
     }
 
+    /// From `start`, on this machine's clock, which is the host's, to the first action that was
+    /// begun for a service.
+    pub(crate) fn decided_after(&self, victim: &Victim, start: BootTime) -> Result<Duration> {
+        let decided = self.decisions(&victim.unit)?;
+        let begun = decided.iter().find(|decided| decided.decision["decision"] == "begin");
+        let begun = Duration::from_nanos(begun.context("nothing was begun")?.at_ns);
+        Ok(begun.saturating_sub(start.since_boot()))
+    }
+
     /// Verdicts on what was done for a unit.
     pub(crate) fn verdicts(&self, unit: &str) -> Result<Vec<String>> {
         let verdict = |decided: Decided| {
@@ -274,7 +284,7 @@ impl Scene {
     /// Takes all services away, so that the next scenario begins with none.
     pub(crate) fn clean_up(&self) -> Result<()> {
         self.sh(&format!(
-            "rm -f /etc/holdfast/services.d/*; systemctl stop hf-monitor 2>/dev/null; cd /etc/systemd/system && \
+            "rm -f /etc/holdfast/services.d/*; systemctl stop hf-monitor hf-dpkg 2>/dev/null; cd /run/systemd/system && \
              for unit in hf-*.service; do [ -e $unit ] || continue; \
              systemctl unmask --quiet $unit; systemctl stop $unit; \
              systemctl reset-failed $unit 2>/dev/null; rm -f $unit; done; \

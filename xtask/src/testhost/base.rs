@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::shell;
 
 /// What is installed beside the minimum.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,polkitd,iproute2";
+const PACKAGES: &str = "systemd,systemd-sysv,libpam-systemd,dbus,polkitd,iproute2";
 /// Grows when the recipe changes, so that old bases are not used.
 const VERSION: u32 = 2;
 
