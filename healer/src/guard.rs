@@ -163,7 +163,7 @@ impl Guard {
             Self::Unreachable => says(!healer.reachable, "systemd cannot be reached"),
             Self::Missing => says(state.is_none(), "systemd knows no such unit"),
             Self::Stopped => says(
-                state.is_some_and(|state| state.active == Active::Inactive),
+                service.is_stopped(),
                 "it was stopped, or ended by itself and without an error",
             ),
             Self::Masked => says(state.is_some_and(|state| state.masked), "it is masked"),

@@ -290,9 +290,13 @@ impl Healer {
                 operation.stage = Stage::Judged { since: now };
             }
             Stage::Unknown if !changing => {
-                let another =
-                    state.is_some_and(|state| state.invocation != operation.before.invocation);
+                let another = state.is_some_and(|state| {
+                    state.active != Active::Inactive
+                        && state.invocation != operation.before.invocation
+                });
                 if !another {
+                    service.note_interruption();
+                    let operation = service.operation.as_mut()?;
                     self.revision += 1;
                     let id = operation.id;
                     service.operation = None;

@@ -86,6 +86,9 @@ pub(crate) struct Service {
     #[serde(skip)]
     pub(crate) told: Option<(Trigger, Action, &'static str)>,
     pub(crate) operation: Option<Operation>,
+    /// An agent was killed when it had made systemd forget that the service failed, and had not
+    /// started it yet: so it looks as if somebody had stopped it.
+    interrupted: Option<Trigger>,
     pub(crate) attempts: Attempts,
     /// How many there ever were.
     pub(crate) attempts_made: u64,
@@ -97,12 +100,32 @@ pub(crate) struct Service {
 impl Service {
     /// Takes in how systemd sees it.
     pub(crate) fn set_state(&mut self, state: UnitState) {
+        if state.active != Active::Inactive {
+            self.interrupted = None;
+        }
         self.state = Some(state);
+    }
+
+    /// Whether nobody wants it to run.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.interrupted.is_none()
+            && self.state.is_some_and(|state| state.active == Active::Inactive)
+    }
+
+    /// What the operation under way left half done when the agent ended.
+    pub(crate) fn note_interruption(&mut self) {
+        let Some(operation) = &self.operation else { return };
+        let starts = matches!(operation.action, Action::Restart | Action::KillRestart);
+        let is_inactive = self.state.is_some_and(|state| state.active == Active::Inactive);
+        if starts && is_inactive && !operation.before.was_up {
+            self.interrupted = operation.trigger;
+        }
     }
 
     /// Systemd knows it no more: nothing is to be done for it.
     pub(crate) fn set_gone(&mut self) {
         (self.state, self.operation, self.ordered) = (None, None, None);
+        self.interrupted = None;
         self.checks.clear();
         self.signs.clear();
         self.rungs.clear();
@@ -129,6 +152,9 @@ impl Service {
     /// Whether `trigger` is so.
     pub(crate) fn stands(&self, trigger: Trigger, now: BootTime) -> bool {
         let Some(state) = &self.state else { return false };
+        if self.interrupted == Some(trigger) {
+            return true;
+        }
         let failed = state.active == Active::Failed;
         let killed = state.ended == Ended::OutOfMemory
             || self.out_of_memory.is_some_and(|at| now.since(at) < OUT_OF_MEMORY);
@@ -152,8 +178,7 @@ impl Service {
 
     /// Whether something is wrong with it that is certain.
     pub(crate) fn is_ill(&self, now: BootTime) -> bool {
-        let stopped = self.state.is_some_and(|state| state.active == Active::Inactive);
-        !stopped
+        !self.is_stopped()
             && self
                 .triggers(now)
                 .any(|trigger| trigger.is_down() || trigger == Trigger::Unresponsive)
@@ -321,6 +346,7 @@ impl Service {
     pub(crate) fn kept(&self) -> Self {
         Self {
             operation: self.operation.clone(),
+            interrupted: self.interrupted,
             attempts: self.attempts.clone(),
             attempts_made: self.attempts_made,
             paused: self.paused,

@@ -371,6 +371,19 @@ fn an_agent_that_was_killed_does_nothing_twice() {
     assert_eq!(third.decide(at(1_010)), []);
     assert_eq!(verdict(&mut third, 1_011), (1_070, Verdict::Helped));
 
+    // Killed when systemd had forgotten that it failed, and before it was started: nobody
+    // stopped it.
+    let mut half = restarted(&first, 1_010);
+    tell(&mut half, DB, state(Active::Inactive, Ended::Well, 0), 1_010);
+    let decisions = half.decide(at(1_010));
+    assert!(matches!(&*decisions, [Decision::Lost { .. }, Decision::Held { .. }]), "{decisions:?}");
+    let mut half = restarted(&half, 1_015);
+    tell(&mut half, DB, state(Active::Inactive, Ended::Well, 0), 1_015);
+    assert_eq!(begun(&mut half, 1_046).action, Action::Restart);
+    tell(&mut half, DB, up(2), 1_047);
+    tell(&mut half, DB, state(Active::Inactive, Ended::Well, 0), 1_048);
+    assert!(half.services[DB].is_stopped(), "this time somebody did");
+
     // Killed while it is carried out: systemd is at it, which is waited for.
     let mut fourth = restarted(&first, 1_010);
     tell(&mut fourth, DB, UnitState { job: true, ..down() }, 1_010);

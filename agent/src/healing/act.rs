@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdfast_healer::{Action, Operation, Outcome};
+use holdfast_healer::{Action, Operation, Outcome, Trigger};
 use nix::unistd::Uid;
 
 use super::program;
@@ -29,8 +29,12 @@ pub(super) async fn carry_out(
         Action::Reload => {
             systemd.run(Job::Reload, unit, JOB).await.map_err(|error| error.to_string())
         }
-        Action::Restart => restart(systemd, unit).await.map_err(|error| error.to_string()),
-        Action::KillRestart => kill_restart(systemd, unit).await.map_err(|error| error.to_string()),
+        Action::Restart => {
+            restart(systemd, unit, operation.trigger).await.map_err(|error| error.to_string())
+        }
+        Action::KillRestart => {
+            kill_restart(systemd, unit, operation.trigger).await.map_err(|error| error.to_string())
+        }
         Action::Freeze => freeze(systemd, unit).await.map_err(|error| error.to_string()),
         Action::Hook(name) => hook(hooks, name, unit, operation).await,
         Action::Reboot => systemd.reboot().await.map_err(|error| error.to_string()),
@@ -44,18 +48,24 @@ pub(super) async fn carry_out(
     }
 }
 
-async fn restart(systemd: &Systemd, unit: &str) -> Result<(), Error> {
-    // A unit that was started too often is started again only after this.
-    if systemd.properties(unit).await?.active_state == "failed" {
+async fn restart(systemd: &Systemd, unit: &str, trigger: Option<Trigger>) -> Result<(), Error> {
+    // A unit that was started too often is started again only after this. Not otherwise: it
+    // makes a unit that failed look like one that was stopped.
+    let gave_up = matches!(trigger, None | Some(Trigger::CrashLoop));
+    if gave_up && systemd.properties(unit).await?.active_state == "failed" {
         systemd.reset_failed(unit).await?;
     }
     systemd.run(Job::Restart, unit, JOB).await
 }
 
-async fn kill_restart(systemd: &Systemd, unit: &str) -> Result<(), Error> {
+async fn kill_restart(
+    systemd: &Systemd,
+    unit: &str,
+    trigger: Option<Trigger>,
+) -> Result<(), Error> {
     match systemd.kill(unit).await {
         // There may be nobody left to kill.
-        Ok(()) | Err(Error::Refused(_)) => restart(systemd, unit).await,
+        Ok(()) | Err(Error::Refused(_)) => restart(systemd, unit, trigger).await,
         Err(error) => Err(error),
     }
 }
