@@ -80,6 +80,23 @@ pub enum Fact {
     },
 }
 
+impl Fact {
+    /// The unit it is about; `None` for what is about an operation or the whole host.
+    #[must_use]
+    pub const fn unit(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Unit { unit, .. }
+            | Self::Gone { unit }
+            | Self::OutOfMemory { unit }
+            | Self::Check { unit, .. }
+            | Self::Sign { unit, .. }
+            | Self::Permit { unit, .. } => Some(unit),
+            Self::Order(order) => order.unit(),
+            Self::Systemd { .. } | Self::Packages { .. } | Self::Finished { .. } => None,
+        }
+    }
+}
+
 /// What only is likely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -215,4 +232,15 @@ pub enum Order {
         /// The unit.
         unit: Arc<str>,
     },
+}
+
+impl Order {
+    /// The unit it is about; `None` for the whole host.
+    #[must_use]
+    pub const fn unit(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Pause { unit, .. } | Self::Resume { unit } => unit.as_ref(),
+            Self::Clear { unit } | Self::Run { unit, .. } | Self::Confirm { unit } => Some(unit),
+        }
+    }
 }

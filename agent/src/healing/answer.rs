@@ -1,7 +1,5 @@
 //! What the healer answers to those who ask, and what it does when they say so.
 
-use std::sync::Arc;
-
 use holdfast_core::clock::BootTime;
 use holdfast_healer::{Decision, Fact, Order};
 
@@ -37,14 +35,9 @@ impl Healing {
 
     /// Does what an operator says; what came of it.
     pub(super) fn obey(&mut self, order: Order) -> Result<String, String> {
-        let unit = match &order {
-            Order::Pause { unit, .. } | Order::Resume { unit } => unit.clone(),
-            Order::Clear { unit } | Order::Run { unit, .. } | Order::Confirm { unit } => {
-                Some(Arc::clone(unit))
-            }
-        };
+        let unit = order.unit().cloned();
         if let Some(unit) = &unit
-            && !self.services.iter().any(|service| service.unit == *unit)
+            && !self.is_healed(unit)
         {
             let folder = self.options.services.display();
             return Err(format!("{unit} is no service here; it needs a file in {folder}"));

@@ -277,9 +277,15 @@ impl Healing {
         }
     }
 
+    fn is_healed(&self, unit: &str) -> bool {
+        self.services.iter().any(|service| *service.unit == *unit)
+    }
+
     /// Takes in a fact; whether it is news.
     fn learn(&mut self, fact: Fact) -> bool {
-        if !self.known.note(&fact) {
+        // The sampler tells of all units; what is not healed is not worth a line.
+        let is_ours = fact.unit().is_none_or(|unit| self.is_healed(unit));
+        if !is_ours || !self.known.note(&fact) {
             return false;
         }
         let now = BootTime::now();

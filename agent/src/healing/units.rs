@@ -66,7 +66,7 @@ impl Healing {
     /// Asks systemd how `unit` is; once more when it changes meanwhile.
     pub(super) fn read(&mut self, unit: &Arc<str>) {
         let Some(systemd) = self.systemd.clone() else { return };
-        if !self.services.iter().any(|service| service.unit == *unit) {
+        if !self.is_healed(unit) {
             return;
         }
         if let Some(again) = self.reading.get_mut(unit) {
