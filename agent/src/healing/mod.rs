@@ -157,6 +157,8 @@ pub struct Healing {
     systemd: Option<Systemd>,
     /// Units that are read now, and whether they changed meanwhile.
     reading: BTreeMap<Arc<str>, bool>,
+    /// Units that could not be read, and are tried again with the next tick.
+    unread: BTreeSet<Arc<str>>,
     to_self: mpsc::Sender<Inner>,
     inbox: mpsc::Receiver<Inner>,
 }
@@ -184,6 +186,7 @@ impl Healing {
             known: Known::default(),
             systemd: None,
             reading: BTreeMap::new(),
+            unread: BTreeSet::new(),
             to_self,
             inbox,
         };
@@ -246,6 +249,9 @@ impl Healing {
                 }
                 fact => self.take(fact),
             }
+        }
+        for unit in std::mem::take(&mut self.unread) {
+            self.read(&unit);
         }
         let retry = now.since(self.retry) >= RETRY_JOURNAL;
         let again = self
@@ -362,7 +368,10 @@ impl Healing {
                             drop(self.decide(BootTime::now()));
                         }
                     }
-                    Err(error) => tracing::warn!(unit = &*unit, %error, "a unit cannot be read"),
+                    Err(error) => {
+                        tracing::warn!(unit = &*unit, %error, "a unit cannot be read");
+                        self.unread.insert(Arc::clone(&unit));
+                    }
                 }
                 if again {
                     self.read(&unit);
