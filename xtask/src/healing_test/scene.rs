@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use holdfast_core::clock::BootTime;
 use serde_json::Value;
 
+use crate::shell;
 use crate::stop::Stop;
 use crate::testhost::{Host, wait};
 
@@ -51,9 +52,9 @@ pub(crate) struct Victim {
 
 impl Scene {
     pub(crate) fn new(host: Host, stop: Stop, debs: &[PathBuf], kills: u32) -> Result<Self> {
-        let program = std::env::current_exe().context("our own program")?;
-        let pushed = host.push(&program, "/usr/local/bin")?;
-        ensure!(pushed.ends_with("/xtask"), "our own program is {pushed}");
+        // Not by its path: a build meanwhile may have replaced the file.
+        let ourselves = host.push(Path::new(shell::OURSELVES), "/usr/local/bin")?;
+        host.run(["mv", &ourselves, "/usr/local/bin/xtask"])?;
         host.run(["mkdir", "-p", FOLDER, "/etc/holdfast/agent.toml.d"])?;
         let scene = Self { host, stop, kills, next_port: Cell::new(8_000) };
         scene.write("/etc/holdfast/agent.toml.d/test.toml", CONFIG)?;
