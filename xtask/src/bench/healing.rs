@@ -21,6 +21,8 @@ const RUNS: u64 = 20;
 /// Services that are watched for what that costs, and for how long.
 const SERVICES: u32 = 200;
 const COST: Duration = Duration::from_secs(60);
+/// How long after a change it is not looked at.
+const SETTLED: Duration = Duration::from_secs(10);
 /// What monit needs beyond the test host's files.
 const MONIT: [&str; 2] = ["libssl3", "monit"];
 
@@ -125,21 +127,25 @@ fn trial(scene: &Scene, victim: &Victim, illness: &str) -> Result<(Duration, usi
     Ok((away, scene.starts(victim)? - before))
 }
 
-/// What the agent uses more of a core, in percent, with many services and a check of each every
-/// five seconds than with none.
+/// What the agent uses more of a core, in percent, when it heals many services, with a check
+/// of each every five seconds, than when it only watches their units.
 fn cost(scene: &Scene) -> Result<f64> {
     let server = scene.unwatched("hf-server", "")?;
-    let without = scene.agent_cpu(COST)?;
     scene.sh(&format!(
         "printf '[Service]\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/hf-idle@.service && \
-         systemctl daemon-reload && systemctl start $(seq -f 'hf-idle@%.0f.service' {SERVICES}) && \
-         for n in $(seq {SERVICES}); do printf 'unit = \"hf-idle@%s.service\"\\n[[checks]]\\nname = \"http\"\\n\
+         systemctl daemon-reload && systemctl start $(seq -f 'hf-idle@%.0f.service' {SERVICES})"
+    ))?;
+    scene.pause(SETTLED)?;
+    let without = scene.agent_cpu(COST)?;
+    scene.sh(&format!(
+        "for n in $(seq {SERVICES}); do printf 'unit = \"hf-idle@%s.service\"\\n[[checks]]\\nname = \"http\"\\n\
          http = \"http://127.0.0.1:{}/\"\\nevery = \"5s\"\\n' $n > /etc/holdfast/services.d/idle-$n.toml; done",
         server.port
     ))?;
     scene.reload()?;
-    scene.pause(Duration::from_secs(10))?;
+    scene.pause(SETTLED)?;
     let with = scene.agent_cpu(COST)?;
+    eprintln!("{:.2} % of a core with them, {:.2} % without", 100.0 * with, 100.0 * without);
     scene.sh("systemctl stop 'hf-idle@*.service'; rm -f /run/systemd/system/hf-idle@.service")?;
     scene.clean_up()?;
     Ok(100.0 * (with - without))

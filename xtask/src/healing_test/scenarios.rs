@@ -49,6 +49,16 @@ pub(super) const ALL: &[Scenario] = &[
         shows: "an agent that is killed at any point does nothing twice",
         run: kill_agent,
     },
+    Scenario {
+        name: "bad-checks",
+        shows: "checks that never end, or say megabytes, cost nobody else",
+        run: bad_checks,
+    },
+    Scenario {
+        name: "bad-journal",
+        shows: "with a damaged journal nothing is done, and that is said",
+        run: bad_journal,
+    },
     Scenario { name: "second", shows: "a second agent does not start", run: second },
 ];
 
@@ -300,6 +310,61 @@ fn kill_agent(scene: &Scene) -> Result<String> {
     let others = replayed.lines().any(|line| line.contains("hf-kill"));
     ensure!(!others, "{replayed}");
     Ok(format!(" (killed {} ms after the crash)", waits.join(", ")))
+}
+
+fn bad_checks(scene: &Scene) -> Result<String> {
+    let endless = "[modes]\nunresponsive = \"observe\"\n[[checks]]\nname = \"endless\"\nexec = [\"/bin/sleep\", \"1000\"]\n\
+                   every = \"2s\"\ntimeout = \"1s\"\n[[checks]]\nname = \"noisy\"\n\
+                   exec = [\"/bin/sh\", \"-c\", \"yes | head -c 8000000 >&2; sleep 1000 & exit 1\"]\n\
+                   every = \"2s\"\ntimeout = \"1s\"\n";
+    let other = scene.victim("hf-other", "Restart=no", "")?;
+    let bad = scene.unwatched("hf-bad", "")?;
+    scene.write("/etc/holdfast/services.d/hf-bad.toml", endless)?;
+    scene.reload()?;
+    let failing = |name: &str| -> Result<bool> {
+        let Ok(service) = scene.service(&bad) else { return Ok(false) };
+        let checks = service["checks"].as_array().context("no checks")?;
+        Ok(checks.iter().any(|check| check["name"] == name && check["health"] != "healthy"))
+    };
+    scene.until("both fail", || Ok((failing("endless")? && failing("noisy")?).then_some(())))?;
+    scene.fall_ill(&other, "crash")?;
+    let verdicts = scene.until_judged(&other, 1)?;
+    ensure!(verdicts == ["helped"], "{verdicts:?}");
+    scene.sh("rm /etc/holdfast/services.d/hf-bad.toml")?;
+    scene.reload()?;
+    scene.until("nothing of them is left", || {
+        let left = scene.sh(
+            "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file; echo; done 2>/dev/null | \
+             grep -c '^/bin/sleep 1000\\|^sleep 1000' || true",
+        )?;
+        Ok((left.trim() == "0").then_some(()))
+    })?;
+    ensure!(scene.starts(&bad)? == 1, "it was only to be told");
+    Ok(String::new())
+}
+
+fn bad_journal(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-journal", "Restart=no", "")?;
+    let journal = "/var/lib/holdfast/agent/healing.journal";
+    scene.sh(&format!(
+        "systemctl stop holdfast-agent && cp -p {journal} {journal}.whole && \
+         printf X | dd of={journal} bs=1 seek=40 conv=notrunc status=none && \
+         systemctl start holdfast-agent"
+    ))?;
+    scene.agent_is_back()?;
+    scene.fall_ill(&victim, "crash")?;
+    scene.pause(IDLE)?;
+    ensure!(scene.starts(&victim)? == 1, "it was started all the same");
+    let told = scene.sh("holdfast local services")?;
+    ensure!(told.contains("is damaged") && told.contains("move the file away"), "{told}");
+    ensure!(scene.sh("holdfast local status")?.contains("units"), "monitoring does not go on");
+    scene.sh(&format!(
+        "systemctl stop holdfast-agent && mv {journal}.whole {journal} && \
+         systemctl start holdfast-agent"
+    ))?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"], "{verdicts:?}");
+    Ok(String::new())
 }
 
 fn second(scene: &Scene) -> Result<String> {
