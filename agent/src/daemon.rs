@@ -252,9 +252,12 @@ fn load_scorer(config: &Config, keeper: &scorer_file::Keeper) -> (Option<Scorer>
     }
 }
 
+/// In a task of its own: what wakes it often, the results of checks, must not wake the other
+/// stages.
 async fn heal(healing: Option<Healing>, shutdown: CancellationToken) {
-    if let Some(healing) = healing {
-        healing.run(shutdown).await;
+    let Some(healing) = healing else { return };
+    if let Err(error) = tokio::spawn(healing.run(shutdown)).await {
+        tracing::error!(%error, "nothing is healed any more");
     }
 }
 
