@@ -86,7 +86,8 @@ pub struct Addresses {
     pub socket: PathBuf,
 }
 
-/// Runs the agent until `shutdown`; with each `reload` it reads the services again. Must be called on a current-thread runtime;
+/// Runs the agent until `shutdown`; with each `reload` it reads the services again. Must be
+/// called on a current-thread runtime;
 /// `config` must have passed its check.
 ///
 /// # Errors

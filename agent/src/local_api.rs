@@ -149,15 +149,26 @@ impl Api {
         answer: oneshot::Receiver<T>,
         patience: Duration,
     ) -> Result<T, Status> {
-        let busy = |_| Status::unavailable("the agent is busy; try again in a moment");
-        self.requests.try_send(request).map_err(busy)?;
-        match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(Status::unavailable("the agent is stopping")),
-            Err(_) => {
-                Err(Status::deadline_exceeded("the agent's sampler does not answer; see its log"))
-            }
-        }
+        ask(&self.requests, request, answer, patience, "sampler").await
+    }
+}
+
+/// Asks the stage `whom`, and waits for what it answers.
+async fn ask<R, T>(
+    to: &mpsc::Sender<R>,
+    request: R,
+    answer: oneshot::Receiver<T>,
+    patience: Duration,
+    whom: &str,
+) -> Result<T, Status> {
+    let busy = |_| Status::unavailable("the agent is busy; try again in a moment");
+    to.try_send(request).map_err(busy)?;
+    match tokio::time::timeout(patience, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(Status::unavailable("the agent is stopping")),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "the agent's {whom} does not answer; see its log"
+        ))),
     }
 }
 

@@ -90,8 +90,9 @@ impl Healer {
         self.services.values().any(|service| service.triggers(now).next().is_some())
     }
 
-    /// The services there are.
-    pub fn units(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.services.keys()
+    /// Whether `unit` is one of its services.
+    #[must_use]
+    pub fn heals(&self, unit: &str) -> bool {
+        self.settings.services.contains_key(unit)
     }
 }

@@ -37,7 +37,7 @@ impl Healing {
     pub(super) fn obey(&mut self, order: Order) -> Result<String, String> {
         let unit = order.unit().cloned();
         if let Some(unit) = &unit
-            && !self.is_healed(unit)
+            && !self.healer.heals(unit)
         {
             let folder = self.options.services.display();
             return Err(format!("{unit} is no service here; it needs a file in {folder}"));

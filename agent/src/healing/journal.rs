@@ -64,13 +64,7 @@ impl Journal {
     pub(super) fn open(dir: &Path) -> Result<(Self, Vec<Entry>), Error> {
         let path = dir.join("healing.journal");
         let failed = |source| Error::File { path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file = open(&path).map_err(failed)?;
         let mut bytes = Vec::new();
         (&mut file).take(LONGEST_BYTES).read_to_end(&mut bytes).map_err(failed)?;
         let (entries, whole) = journal::read(&bytes)
@@ -105,12 +99,7 @@ impl Journal {
     ) -> io::Result<()> {
         if self.is_full() {
             fs::rename(&self.path, self.path.with_extension("journal.1"))?;
-            self.file = OpenOptions::new()
-                .read(true)
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(&self.path)?;
+            self.file = open(&self.path)?;
             self.bytes = 0;
         }
         let (boot, version) = (boot.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
@@ -179,6 +168,10 @@ impl Journal {
         }
         entries
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -31,6 +31,16 @@ impl About {
     }
 }
 
+/// Whether it is what everybody assumes.
+const fn is_usual(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Sign { stands: false, .. }
+            | Fact::Packages { busy: false }
+            | Fact::Systemd { reachable: true }
+    )
+}
+
 /// What holds.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -38,15 +48,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Takes in a fact; whether it is news.
+    /// Takes in a fact; whether it is news. What everybody assumes is none as long as nothing
+    /// else was said.
     pub(super) fn note(&mut self, fact: &Fact) -> bool {
         let Some(about) = About::of(fact) else { return true };
+        if is_usual(fact) && !self.facts.contains_key(&about) {
+            return false;
+        }
         self.facts.insert(about, fact.clone()).as_ref() != Some(fact)
-    }
-
-    /// Whether `fact` was told, and holds.
-    pub(super) fn holds(&self, fact: &Fact) -> bool {
-        About::of(fact).is_some_and(|about| self.facts.get(&about) == Some(fact))
     }
 
     /// How systemd saw `unit` last.
@@ -79,6 +88,7 @@ mod tests {
     #[test]
     fn what_is_known_is_no_news() {
         let mut known = Known::default();
+        assert!(!known.note(&Fact::Packages { busy: false }), "everybody assumes that");
         let sign = |stands| Fact::Sign { unit: "a.service".into(), sign: Sign::Leaking, stands };
         let news: Vec<bool> =
             [true, true, false, false].map(|stands| known.note(&sign(stands))).into();

@@ -172,7 +172,7 @@ impl Healing {
         let now = BootTime::now();
         let (healer, journal) = begin(&options, settings, now);
         let (to_self, inbox) = mpsc::channel(INBOX);
-        let mut healing = Self {
+        let healing = Self {
             watched: Watched::of(&services, now),
             resources: Resources::of(&services, &root, now),
             options,
@@ -195,7 +195,6 @@ impl Healing {
             tracing::error!(reason, "nothing is healed");
             let fact = Told::new("healing.stopped", Severity::Critical, reason.clone());
             healing.channels.teller.tell(fact);
-            healing.healer.set_journal(false);
         }
         healing
     }
@@ -240,15 +239,7 @@ impl Healing {
     fn tick(&mut self) {
         let now = BootTime::now();
         for fact in self.watched.tick(now).into_iter().chain(self.resources.look(now)) {
-            match fact {
-                Fact::Sign { unit, sign, stands } => {
-                    self.assume(false, stands, |stands| {
-                        let unit = Arc::clone(&unit);
-                        Fact::Sign { unit, sign, stands }
-                    });
-                }
-                fact => self.take(fact),
-            }
+            self.take(fact);
         }
         for unit in std::mem::take(&mut self.unread) {
             self.read(&unit);
@@ -266,14 +257,7 @@ impl Healing {
     }
 
     fn look_at_packages(&mut self) {
-        self.assume(false, packages::are_changed(&self.root), |busy| Fact::Packages { busy });
-    }
-
-    /// Takes in something that everybody takes for `usual` as long as nobody says otherwise.
-    fn assume(&mut self, usual: bool, is: bool, fact: impl Fn(bool) -> Fact) {
-        if is != usual || self.known.holds(&fact(!usual)) {
-            self.learn(fact(is));
-        }
+        self.learn(Fact::Packages { busy: packages::are_changed(&self.root) });
     }
 
     /// Takes in a fact, and does what follows from it.
@@ -283,14 +267,10 @@ impl Healing {
         }
     }
 
-    fn is_healed(&self, unit: &str) -> bool {
-        self.services.iter().any(|service| *service.unit == *unit)
-    }
-
     /// Takes in a fact; whether it is news.
     fn learn(&mut self, fact: Fact) -> bool {
         // The sampler tells of all units; what is not healed is not worth a line.
-        let is_ours = fact.unit().is_none_or(|unit| self.is_healed(unit));
+        let is_ours = fact.unit().is_none_or(|unit| self.healer.heals(unit));
         if !is_ours || !self.known.note(&fact) {
             return false;
         }
@@ -423,11 +403,11 @@ impl Healing {
             if let Err(error) = journal.start(now, &self.options.boot_id, true, kept) {
                 tracing::warn!(%error, "the journal of repairs cannot be written; nothing is healed");
             }
-            for fact in self.known.all() {
-                journal.fact(now, fact);
-            }
         }
         for fact in self.known.all() {
+            if let Ok(journal) = &mut self.journal {
+                journal.fact(now, fact);
+            }
             self.healer.learn(fact.clone(), now);
         }
     }

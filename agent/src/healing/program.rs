@@ -100,7 +100,7 @@ async fn start(
     }
     words.push("--".to_owned());
     words.extend_from_slice(command);
-    let mut child = tokio::process::Command::from(std::process::Command::new(OURSELVES))
+    let mut child = tokio::process::Command::new(OURSELVES)
         .args(words)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

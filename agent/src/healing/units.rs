@@ -16,7 +16,7 @@ pub(super) const RECONNECT: Duration = Duration::from_secs(2);
 
 impl Healing {
     pub(super) fn follow_systemd(&mut self, reachable: bool) {
-        self.assume(true, reachable, |reachable| Fact::Systemd { reachable });
+        self.learn(Fact::Systemd { reachable });
     }
 
     /// Takes in how systemd sees a unit; whether that is news.
@@ -66,7 +66,7 @@ impl Healing {
     /// Asks systemd how `unit` is; once more when it changes meanwhile.
     pub(super) fn read(&mut self, unit: &Arc<str>) {
         let Some(systemd) = self.systemd.clone() else { return };
-        if !self.is_healed(unit) {
+        if !self.healer.heals(unit) {
             return;
         }
         if let Some(again) = self.reading.get_mut(unit) {

@@ -23,13 +23,7 @@ async fn ask<T>(
     request: Request,
     answer: oneshot::Receiver<T>,
 ) -> Result<T, Status> {
-    let busy = |_| Status::unavailable("the agent is busy; try again in a moment");
-    healer.try_send(request).map_err(busy)?;
-    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(Status::unavailable("the agent is stopping")),
-        Err(_) => Err(Status::deadline_exceeded("the agent's healer does not answer; see its log")),
-    }
+    super::ask(healer, request, answer, ANSWER_TIMEOUT, "healer").await
 }
 
 fn off() -> Status {

@@ -6,7 +6,6 @@ mod grpc;
 mod http;
 mod tcp;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_healer::check::{Check, Question};
@@ -51,7 +50,6 @@ pub(super) fn run(checks: &[Check], results: &mpsc::Sender<Checked>) -> Running 
 async fn repeat(number: usize, check: Check, first: Duration, results: mpsc::Sender<Checked>) {
     let mut ticks = interval_at(Instant::now() + first, check.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let check = Arc::new(check);
     loop {
         ticks.tick().await;
         let began = Instant::now();
