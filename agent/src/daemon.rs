@@ -179,13 +179,12 @@ pub async fn run(
         "listening"
     );
     let (healer, orders) = mpsc::channel(REQUESTS);
-    let hears = healing::Channels { facts: fact_inbox, requests: orders, reload, teller };
-    let healing = config
-        .healing
-        .enabled
-        .then(|| Healing::new(healing_options(&config, &host_facts.boot_id), root.clone(), hears));
+    let (tally, tally_view) = watch::channel(healing::Tally::default());
+    let hears = healing::Channels { facts: fact_inbox, requests: orders, reload, teller, tally };
+    let heals = config.healing.enabled;
+    let healing = (healing_options(&config, &host_facts.boot_id), root.clone(), hears);
     let api = Api {
-        healer: healing.is_some().then_some(healer),
+        healer: heals.then_some(healer),
         host,
         kernel_release: host_facts.kernel_release,
         root,
@@ -193,7 +192,11 @@ pub async fn run(
         requests,
         link: link_view.clone(),
     };
-    let sources = Sources { snapshot: snapshot_view.clone(), link: link_view.clone() };
+    let sources = Sources {
+        snapshot: snapshot_view.clone(),
+        link: link_view.clone(),
+        healing: heals.then_some(tally_view),
+    };
 
     // The first stage that ends takes all others with it.
     let stop = shutdown.child_token();
@@ -216,7 +219,7 @@ pub async fn run(
     };
     let ((), (), (), (), (), (), metrics_end, local_end) = tokio::join!(
         sampler.run(stop.clone()),
-        heal(healing, stop.clone()),
+        heal(heals.then_some(healing), stop.clone()),
         keeper.run(conditions_view, stop.clone()),
         scorer_keeper.run(learnt_view, stop.clone()),
         uplink.run(stop.clone()),
@@ -253,13 +256,24 @@ fn load_scorer(config: &Config, keeper: &scorer_file::Keeper) -> (Option<Scorer>
     }
 }
 
-/// In a task of its own: what wakes it often, the results of checks, must not wake the other
-/// stages.
-async fn heal(healing: Option<Healing>, shutdown: CancellationToken) {
-    let Some(healing) = healing else { return };
-    if let Err(error) = tokio::spawn(healing.run(shutdown)).await {
-        tracing::error!(%error, "nothing is healed any more");
-    }
+/// On a thread of its own: it waits for the disk before it acts, and a disk that stands still
+/// must not hold up the other stages.
+async fn heal(
+    healing: Option<(healing::Options, Root, healing::Channels)>,
+    shutdown: CancellationToken,
+) {
+    let Some((options, root, channels)) = healing else { return };
+    let thread = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { Healing::new(options, root, channels).run(shutdown).await });
+        Ok::<(), io::Error>(())
+    });
+    let error = match thread.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(error, "nothing is healed any more");
 }
 
 fn healing_options(config: &Config, boot_id: &str) -> healing::Options {

@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use holdfast_core::clock::BootTime;
+use holdfast_healer::Trigger;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{self, DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::governor::Overhead;
+use crate::healing::{Tally, VERDICTS};
 use crate::report::{LinkState, ProbeCost, ProbeStatus, Proof, State, Vitals};
 
 /// A sampler that has not ticked for so long is not healthy.
@@ -58,6 +60,8 @@ pub struct Sources {
     pub snapshot: watch::Receiver<Snapshot>,
     /// From the uplink.
     pub link: watch::Receiver<LinkState>,
+    /// From the healer; `None` when nothing is healed.
+    pub healing: Option<watch::Receiver<Tally>>,
 }
 
 /// Serves the pages on `listener` until `shutdown`.
@@ -94,7 +98,8 @@ async fn metrics(
     extract::State(sources): extract::State<Sources>,
 ) -> Result<impl IntoResponse, StatusCode> {
     let snapshot = sources.snapshot.borrow().clone();
-    let text = render(snapshot, sources.link.borrow().clone())
+    let healing = sources.healing.as_ref().map(|tally| tally.borrow().clone());
+    let text = render(snapshot, sources.link.borrow().clone(), healing)
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok((
         [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
@@ -104,9 +109,13 @@ async fn metrics(
 
 /// The page in OpenMetrics text form
 /// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
-fn render(snapshot: Snapshot, link: LinkState) -> Result<String, std::fmt::Error> {
+fn render(
+    snapshot: Snapshot,
+    link: LinkState,
+    healing: Option<Tally>,
+) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("holdfast_agent");
-    registry.register_collector(Box::new(Page { snapshot, link }));
+    registry.register_collector(Box::new(Page { snapshot, link, healing }));
     let mut text = String::new();
     encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -117,11 +126,12 @@ fn render(snapshot: Snapshot, link: LinkState) -> Result<String, std::fmt::Error
 struct Page {
     snapshot: Snapshot,
     link: LinkState,
+    healing: Option<Tally>,
 }
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { snapshot, link } = self;
+        let Self { snapshot, link, healing } = self;
         let vitals = &snapshot.vitals;
         let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
         let mut one = |kind, name, help, value| {
@@ -198,8 +208,41 @@ impl Collector for Page {
             let labels = [("probe", cost.name)];
             write(gauge, slowest.encode_family(&labels)?, cost.slowest.as_secs_f64())?;
         }
-        Ok(())
+        healing.as_ref().map_or(Ok(()), |tally| healed(tally, &mut encoder))
     }
+}
+
+fn healed(tally: &Tally, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+    let mut one = |name, help, value| {
+        write(gauge, encoder.encode_descriptor(name, help, None, gauge)?, value)
+    };
+    one("healing_services", "Services that are healed", tally.services as f64)?;
+    let help = "Whether what is decided can be written down: nothing is done otherwise";
+    one("healing_journal_writable", help, f64::from(u8::from(tally.journal)))?;
+    let help = "Services with which something is wrong, by what";
+    let mut ill = encoder.encode_descriptor("healing_services_ill", help, None, gauge)?;
+    for trigger in Trigger::ALL.map(Trigger::name) {
+        let count = tally.ill.get(trigger).copied().unwrap_or_default();
+        write(gauge, ill.encode_family(&[("trigger", trigger)])?, count as f64)?;
+    }
+    let help = "Actions that were begun";
+    let mut begun = encoder.encode_descriptor("healing_actions", help, None, counter)?;
+    for (action, count) in &tally.begun {
+        write(counter, begun.encode_family(&[("action", *action)])?, *count as f64)?;
+    }
+    let help = "What came of actions";
+    let mut verdicts = encoder.encode_descriptor("healing_verdicts", help, None, counter)?;
+    for verdict in VERDICTS {
+        let count = tally.verdicts.get(verdict).copied().unwrap_or_default();
+        write(counter, verdicts.encode_family(&[("verdict", verdict)])?, count as f64)?;
+    }
+    let help = "Actions that were held back, by what stood against them";
+    let mut held = encoder.encode_descriptor("healing_held", help, None, counter)?;
+    for (guard, count) in &tally.held {
+        write(counter, held.encode_family(&[("guard", guard.as_str())])?, *count as f64)?;
+    }
+    Ok(())
 }
 
 fn write(kind: MetricType, encoder: MetricEncoder<'_>, value: f64) -> Result<(), std::fmt::Error> {
@@ -240,7 +283,13 @@ mod tests {
             ..Snapshot::default()
         };
         let link = LinkState { connected: true, ..LinkState::default() };
-        let page = render(snapshot, link).expect("a page");
+        let tally = Tally {
+            services: 2,
+            begun: [("restart", 3)].into(),
+            ill: [("crashed", 1)].into(),
+            ..Tally::default()
+        };
+        let page = render(snapshot, link, Some(tally)).expect("a page");
         for line in [
             "holdfast_agent_cpu_seconds_total 1.5",
             "holdfast_agent_losses_total{cause=\"ring_full\"} 3.0",
@@ -251,6 +300,12 @@ mod tests {
             "holdfast_agent_ebpf_budget_ratio 0.01",
             "holdfast_agent_ebpf_cost_ratio{probe=\"sched\",basis=\"measured\"} 0.25",
             "holdfast_agent_probe_depth{probe=\"sched\"} 5.0",
+            "holdfast_agent_healing_services 2.0",
+            "holdfast_agent_healing_journal_writable 0.0",
+            "holdfast_agent_healing_services_ill{trigger=\"crashed\"} 1.0",
+            "holdfast_agent_healing_services_ill{trigger=\"degraded\"} 0.0",
+            "holdfast_agent_healing_actions_total{action=\"restart\"} 3.0",
+            "holdfast_agent_healing_verdicts_total{verdict=\"helped\"} 0.0",
             "# EOF",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");

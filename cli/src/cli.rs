@@ -247,7 +247,10 @@ pub(crate) enum Local {
     Services,
     /// Holds back all repairs of a service, or of this host.
     Pause(Pause),
-    /// Lets repairs go on that were paused.
+    /// Neither tells nor does anything about what is known to be wrong with a service, for a
+    /// while.
+    Silence(Silence),
+    /// Lets repairs go on that were paused, and ends silences.
     Resume(Resume),
     /// Does something for a service now, through the same guards as what is decided by
     /// itself.
@@ -268,6 +271,17 @@ pub(crate) struct Pause {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Silence {
+    /// The service; `.service` may be left out.
+    pub(crate) unit: String,
+    /// What is wrong, such as leaking or unresponsive; anything when not given.
+    pub(crate) trigger: Option<String>,
+    /// For how long, at most 30 days.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) length: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Resume {
     /// The service; `.service` may be left out. The whole host when not given.
     pub(crate) unit: Option<String>,
@@ -277,7 +291,7 @@ pub(crate) struct Resume {
 pub(crate) struct RunAction {
     /// The service; `.service` may be left out.
     pub(crate) unit: String,
-    /// What: reload, restart, kill-restart, freeze, hook:NAME, handover, escalate or reboot.
+    /// What: reload, restart, kill-restart, freeze, throttle, hook:NAME, handover, escalate or reboot.
     pub(crate) action: String,
 }
 

@@ -37,6 +37,7 @@ struct Service {
     /// Null when it is not paused, or until it is resumed.
     paused_left_seconds: Option<f64>,
     skipped: Vec<Skipped>,
+    silenced: Vec<Silenced>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,6 +71,13 @@ struct Skipped {
     left_seconds: f64,
 }
 
+/// What nobody wants to hear about.
+#[derive(Debug, Serialize)]
+struct Silenced {
+    trigger: String,
+    left_seconds: f64,
+}
+
 #[derive(Debug, Serialize)]
 struct Services {
     services: Vec<Service>,
@@ -100,6 +108,10 @@ impl Service {
             action: clean(&skipped.action),
             left_seconds: skipped.left_ms as f64 / 1e3,
         };
+        let silenced = |silenced: &v1::SilencedTrigger| Silenced {
+            trigger: clean(&silenced.trigger),
+            left_seconds: silenced.left_ms as f64 / 1e3,
+        };
         let left = (of.paused && of.paused_left_ms > 0).then(|| of.paused_left_ms as f64 / 1e3);
         Self {
             unit: clean(&of.unit),
@@ -121,6 +133,7 @@ impl Service {
             paused: of.paused,
             paused_left_seconds: left,
             skipped: of.skipped.iter().map(skipped).collect(),
+            silenced: of.silenced.iter().map(silenced).collect(),
         }
     }
 
@@ -208,8 +221,24 @@ fn table(of: &Services, look: &Look) -> String {
             ));
         }
     }
+    text.push_str(&silences(&of.services));
     for problem in &of.problems {
         text.push_str(&format!("\nproblem: {problem}"));
+    }
+    text
+}
+
+/// A line for each service that is silenced.
+fn silences(services: &[Service]) -> String {
+    let mut text = String::new();
+    for Service { unit, silenced, .. } in services.iter().filter(|of| !of.silenced.is_empty()) {
+        let each = silenced.iter().map(|Silenced { trigger, left_seconds }| {
+            format!("{trigger} for {}", measure::span(Duration::from_secs_f64(*left_seconds)))
+        });
+        let each = each.collect::<Vec<_>>().join(", ");
+        text.push_str(&format!(
+            "\n{unit}: silenced: {each} (`holdfast local resume {unit}` ends that)"
+        ));
     }
     text
 }
@@ -252,6 +281,17 @@ pub(crate) async fn pause(
     let length_ms = u64::try_from(length).unwrap_or(u64::MAX);
     let pause = Order::Pause(v1::PauseHealing { length_ms });
     order(agent, output, options.unit.as_deref(), pause).await
+}
+
+pub(crate) async fn silence(
+    agent: &mut Agent,
+    output: &mut Output,
+    options: &cli::Silence,
+) -> Result<(), Error> {
+    let length_ms = u64::try_from(options.length.as_millis()).unwrap_or(u64::MAX);
+    let trigger = options.trigger.clone().unwrap_or_default();
+    let silence = Order::Silence(v1::SilenceTrigger { trigger, length_ms });
+    order(agent, output, Some(&options.unit), silence).await
 }
 
 pub(crate) async fn resume(

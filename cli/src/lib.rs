@@ -117,6 +117,9 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Local(Local::Services) => {
             healing::list(&mut agent(&global).await?, &mut output).await
         }
+        Command::Local(Local::Silence(options)) => {
+            healing::silence(&mut agent(&global).await?, &mut output, &options).await
+        }
         Command::Local(Local::Pause(options)) => {
             healing::pause(&mut agent(&global).await?, &mut output, &options).await
         }

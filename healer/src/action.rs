@@ -20,6 +20,8 @@ pub enum Action {
     KillRestart,
     /// Stops its tasks where they are, and lets them go on.
     Freeze,
+    /// Lets the units that take from it run a part of the time only, for a while.
+    Throttle,
     /// Runs a named program of the root-owned folder of hooks.
     Hook(String),
     /// Asks that another host takes over.
@@ -47,9 +49,12 @@ impl Action {
     pub const fn blast(&self) -> Blast {
         match self {
             Self::Escalate | Self::Reload => Blast::Nothing,
-            Self::Restart | Self::KillRestart | Self::Freeze | Self::Handover | Self::Hook(_) => {
-                Blast::Unit
-            }
+            Self::Restart
+            | Self::KillRestart
+            | Self::Freeze
+            | Self::Throttle
+            | Self::Handover
+            | Self::Hook(_) => Blast::Unit,
             Self::Reboot => Blast::Host,
         }
     }
@@ -75,6 +80,7 @@ impl fmt::Display for Action {
             Self::Restart => "restart",
             Self::KillRestart => "kill-restart",
             Self::Freeze => "freeze",
+            Self::Throttle => "throttle",
             Self::Hook(name) => return write!(f, "hook:{name}"),
             Self::Handover => "handover",
             Self::Reboot => "reboot",
@@ -86,7 +92,7 @@ impl fmt::Display for Action {
 /// A text that names no action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no action; there are reload, restart, kill-restart, freeze, hook:NAME, handover, reboot and escalate"
+    "`{0}` is no action; there are reload, restart, kill-restart, freeze, throttle, hook:NAME, handover, reboot and escalate"
 )]
 pub struct UnknownAction(String);
 
@@ -99,6 +105,7 @@ impl FromStr for Action {
             "restart" => Self::Restart,
             "kill-restart" => Self::KillRestart,
             "freeze" => Self::Freeze,
+            "throttle" => Self::Throttle,
             "handover" => Self::Handover,
             "reboot" => Self::Reboot,
             "escalate" => Self::Escalate,
@@ -140,7 +147,9 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_written() {
         let hook = Action::Hook("flush-cache.sh".into());
-        for action in [Action::Reload, Action::KillRestart, Action::Escalate, hook] {
+        for action in
+            [Action::Reload, Action::KillRestart, Action::Throttle, Action::Escalate, hook]
+        {
             assert_eq!(action.to_string().parse(), Ok(action));
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_core::clock::BootTime;
 
 use crate::fact::Health;
+use crate::safeguard::{Safeguard, stands};
 
 /// What a check asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +128,7 @@ impl Watch {
     /// Takes in that time passes: a check that comes to no result fails, too.
     pub fn tick(&mut self, check: &Check, now: BootTime) -> Option<Health> {
         let stalled = self.health != Health::Stalled && now.since(self.last) > check.patience();
-        stalled.then(|| self.turn(Health::Stalled))
+        (stalled && stands(Safeguard::StallsFail)).then(|| self.turn(Health::Stalled))
     }
 
     fn turn(&mut self, health: Health) -> Health {

@@ -73,6 +73,7 @@ pub struct Error {
 struct File {
     unit: String,
     requires: BTreeSet<String>,
+    culprits: BTreeSet<String>,
     folders: Vec<PathBuf>,
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
     #[schemars(with = "Option<String>")]
@@ -151,6 +152,13 @@ impl File {
         if self.requires.contains(&unit) {
             return Err(format!("{unit} cannot require itself"));
         }
+        if self.culprits.len() > REQUIRES {
+            return Err(format!("`culprits` names more than {REQUIRES} units"));
+        }
+        self.culprits.iter().try_for_each(|unit| check_unit(unit))?;
+        if self.culprits.contains(&unit) {
+            return Err(format!("{unit} cannot be its own culprit"));
+        }
         if self.folders.len() > FOLDERS {
             return Err(format!("`folders` names more than {FOLDERS} folders"));
         }
@@ -176,6 +184,9 @@ impl File {
             if let Some(twice) = first_twice(ladder) {
                 return Err(format!("`ladders.{name}` names {twice} twice"));
             }
+            if ladder.contains(&Action::Throttle) && self.culprits.is_empty() {
+                return Err(format!("`ladders.{name}` throttles, and `culprits` names nobody"));
+            }
         }
         if self.checks.len() > CHECKS {
             return Err(format!("there are more than {CHECKS} checks"));
@@ -188,6 +199,7 @@ impl File {
         }
         let policy = Policy {
             requires: self.requires.into_iter().map(Arc::from).collect(),
+            culprits: self.culprits.into_iter().map(Arc::from).collect(),
             min_uptime,
             judged_after,
             ladders: self.ladders,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::operation::{OperationId, Outcome};
+use crate::trigger::Trigger;
 
 /// Something that is known now and was not before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +211,16 @@ pub enum Order {
         /// For how long; until it is resumed when there is none.
         length: Option<Duration>,
     },
-    /// Go on.
+    /// That is known: neither tell it nor do anything about it for a while.
+    Silence {
+        /// The unit.
+        unit: Arc<str>,
+        /// What is wrong; anything when there is none.
+        trigger: Option<Trigger>,
+        /// For how long.
+        length: Duration,
+    },
+    /// Go on, and disregard nothing any more.
     Resume {
         /// The unit.
         unit: Option<Arc<str>>,
@@ -240,7 +250,10 @@ impl Order {
     pub const fn unit(&self) -> Option<&Arc<str>> {
         match self {
             Self::Pause { unit, .. } | Self::Resume { unit } => unit.as_ref(),
-            Self::Clear { unit } | Self::Run { unit, .. } | Self::Confirm { unit } => Some(unit),
+            Self::Silence { unit, .. }
+            | Self::Clear { unit }
+            | Self::Run { unit, .. }
+            | Self::Confirm { unit } => Some(unit),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::budget::chance;
 use crate::fact::Active;
 use crate::policy::Policy;
+use crate::safeguard::{Safeguard, stands};
 use crate::service::Service;
 use crate::trigger::Trigger;
 
@@ -151,15 +152,17 @@ impl Guard {
 
     /// Why nothing may be done, in plain words; `None` when this does not stand against it.
     fn objects(self, asked: &Asked<'_>) -> Option<String> {
-        let Asked { healer, unit, policy, service, now, .. } = *asked;
+        let Asked { healer, unit, policy, service, action, now, .. } = *asked;
         let state = service.state.as_ref();
         let says = |holds: bool, why: &str| holds.then(|| why.to_owned());
         match self {
             Self::Journal => says(!healer.journal, "the journal cannot be written"),
-            Self::Protected => says(
-                healer.settings.is_protected(unit),
-                "it is on the list of what is never touched",
-            ),
+            Self::Protected => {
+                let throttled = policy.culprits.iter().filter(|_| *action == Action::Throttle);
+                let mut touched = [unit].into_iter().chain(throttled);
+                let found = touched.find(|unit| healer.settings.is_protected(unit))?;
+                Some(format!("{found} is on the list of what is never touched"))
+            }
             Self::Unreachable => says(!healer.reachable, "systemd cannot be reached"),
             Self::Missing => says(state.is_none(), "systemd knows no such unit"),
             Self::Stopped => says(
@@ -231,7 +234,7 @@ fn needs_permit(asked: &Asked<'_>) -> bool {
 pub(crate) fn first(asked: &Asked<'_>, but: &[Guard]) -> Option<(Guard, String)> {
     Guard::ALL
         .into_iter()
-        .filter(|guard| !but.contains(guard) && !asked.healer.is_removed(*guard))
+        .filter(|guard| !but.contains(guard) && stands(Safeguard::Guard(*guard)))
         .filter(|guard| guard.concerns(asked))
         .find_map(|guard| Some((guard, guard.objects(asked)?)))
 }

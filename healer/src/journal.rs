@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use holdfast_core::clock::BootTime;
 
+use crate::safeguard::{Safeguard, stands};
 use crate::{Decision, Fact, Healer, Kept, Settings};
 
 /// Longest line that is read.
@@ -117,7 +118,10 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Entry>, usize), Damage> {
         if line.len() > LINE_BYTES {
             return Err(damaged("it is too long".to_owned()));
         }
-        entries.push(Entry::from_line(line).map_err(damaged)?);
+        match Entry::from_line(line) {
+            Err(_) if !stands(Safeguard::DamageStops) => break,
+            found => entries.push(found.map_err(damaged)?),
+        }
         whole += line.len() + 1;
     }
     match entries.first() {

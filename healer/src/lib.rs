@@ -28,6 +28,7 @@ mod look;
 mod operation;
 pub mod plan;
 mod policy;
+mod safeguard;
 mod service;
 pub mod trend;
 mod trigger;
@@ -50,6 +51,7 @@ pub use trigger::{Mode, Trigger};
 
 use budget::Attempts;
 use guard::Asked;
+use safeguard::{Safeguard, stands};
 use service::{Pause, Service};
 
 /// Nothing is begun that was decided longer ago than this.
@@ -90,8 +92,6 @@ pub struct Healer {
     journal: bool,
     /// Grows when a decision changes what is known without saying so.
     revision: u64,
-    #[cfg(test)]
-    removed: Option<Guard>,
 }
 
 impl Healer {
@@ -137,8 +137,6 @@ impl Healer {
             // Nothing was tried with it yet.
             journal: true,
             revision: 0,
-            #[cfg(test)]
-            removed: None,
         };
         healer.meet();
         healer
@@ -187,7 +185,10 @@ impl Healer {
         let mut decisions = Vec::new();
         match fact {
             Fact::Unit { unit, state } => self.of(&unit, |service| service.set_state(state)),
-            Fact::Gone { unit } => self.of(&unit, Service::set_gone),
+            Fact::Gone { unit } if stands(Safeguard::GoneIsOver) => {
+                self.of(&unit, Service::set_gone);
+            }
+            Fact::Gone { .. } => {}
             Fact::OutOfMemory { unit } => self.of(&unit, |service| service.set_out_of_memory(now)),
             Fact::Check { unit, check, health } => {
                 self.of(&unit, |service| service.set_check(check, health));
@@ -225,7 +226,10 @@ impl Healer {
                     None => self.paused = pause,
                 }
             }
-            Order::Resume { unit: Some(unit) } => self.of(&unit, |service| service.paused = None),
+            Order::Silence { unit, trigger, length } => {
+                self.of(&unit, |service| service.silence(trigger, now, length));
+            }
+            Order::Resume { unit: Some(unit) } => self.of(&unit, Service::resume),
             Order::Resume { unit: None } => self.paused = None,
             Order::Clear { unit } => self.of(&unit, Service::clear),
             Order::Run { unit, action } => self.of(&unit, |service| service.ordered = Some(action)),
@@ -452,6 +456,9 @@ impl Healer {
         };
         let found = self.services.iter().find_map(|(unit, service)| Some((unit, of(service)?)));
         let Some((unit, operation)) = found else { return Err("it is not wanted any more".into()) };
+        if !stands(Safeguard::AskedAgain) {
+            return Ok(());
+        }
         if now > operation.deadline {
             return Err("it was decided too long ago".into());
         }
@@ -494,20 +501,11 @@ impl Healer {
     fn has_permit(&self, unit: &str, now: BootTime) -> bool {
         self.permits.get(unit).is_some_and(|permit| permit.actions > 0 && now < permit.until)
     }
-
-    #[cfg(test)]
-    fn is_removed(&self, guard: Guard) -> bool {
-        self.removed == Some(guard)
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "tests take guards away")]
-    const fn is_removed(&self, _: Guard) -> bool {
-        false
-    }
 }
 
 #[cfg(test)]
 mod noise;
+#[cfg(test)]
+mod regressions;
 #[cfg(test)]
 mod tests;

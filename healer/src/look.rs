@@ -39,6 +39,8 @@ pub struct Look {
     /// An operator paused it, or the host, for so long still; until it is taken back when there
     /// is no length.
     pub paused: Option<Option<Duration>>,
+    /// What an operator wants to hear nothing about, and for how long still.
+    pub silenced: Vec<(Trigger, Duration)>,
     /// What is not tried again for a while.
     pub skipped: Vec<Skipped>,
 }
@@ -80,6 +82,7 @@ impl Healer {
             attempts: service.attempts.recent(now),
             budget: policy.budget,
             paused: paused.filter(|pause| pause.holds(now)).map(|pause| pause.left(now)).next(),
+            silenced: service.silenced(now),
             skipped: service.skipped(now),
         })
     }

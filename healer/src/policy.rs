@@ -12,6 +12,8 @@ use crate::trigger::{Mode, Trigger};
 pub struct Policy {
     /// Other services of this host without which it cannot serve.
     pub requires: BTreeSet<Arc<str>>,
+    /// Units of this host that may take from it what it needs: those that are throttled.
+    pub culprits: BTreeSet<Arc<str>>,
     /// For so long after its start it may be unwell.
     pub min_uptime: Duration,
     /// For so long after an action it may get well before that is judged.
@@ -39,6 +41,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             requires: BTreeSet::new(),
+            culprits: BTreeSet::new(),
             min_uptime: Duration::from_secs(30),
             judged_after: Duration::from_secs(60),
             ladders: BTreeMap::new(),

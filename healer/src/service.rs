@@ -13,6 +13,7 @@ use crate::fact::{Active, Ended, Health, Sign, UnitState};
 use crate::look::Skipped;
 use crate::operation::{Before, Operation, Stage, Verdict};
 use crate::policy::Policy;
+use crate::safeguard::{Safeguard, stands};
 use crate::trigger::Trigger;
 
 /// For so long after the kernel killed one of its processes a failure is laid to that.
@@ -93,6 +94,8 @@ pub(crate) struct Service {
     /// How many there ever were.
     pub(crate) attempts_made: u64,
     pub(crate) paused: Option<Pause>,
+    /// What an operator knows of and wants to hear nothing about.
+    silenced: BTreeMap<Trigger, Pause>,
     rungs: BTreeMap<Trigger, Rung>,
     records: Vec<Record>,
 }
@@ -184,6 +187,29 @@ impl Service {
                 .any(|trigger| trigger.is_down() || trigger == Trigger::Unresponsive)
     }
 
+    /// Disregards `trigger`, or all of them, for a while.
+    pub(crate) fn silence(&mut self, trigger: Option<Trigger>, now: BootTime, length: Duration) {
+        let pause = Pause { from: now, length: Some(length) };
+        let silenced = Trigger::ALL.into_iter().filter(|of| trigger.is_none_or(|it| it == *of));
+        self.silenced.extend(silenced.map(|of| (of, pause)));
+    }
+
+    /// Goes on with everything.
+    pub(crate) fn resume(&mut self) {
+        self.paused = None;
+        self.silenced.clear();
+    }
+
+    /// What is disregarded, and for how long still.
+    pub(crate) fn silenced(&self, now: BootTime) -> Vec<(Trigger, Duration)> {
+        let holding = self.silenced.iter().filter(|(_, pause)| pause.holds(now));
+        holding.filter_map(|(trigger, pause)| Some((*trigger, pause.left(now)?))).collect()
+    }
+
+    fn is_silenced(&self, trigger: Trigger, now: BootTime) -> bool {
+        self.silenced.get(&trigger).is_some_and(|pause| pause.holds(now))
+    }
+
     /// What its checks say.
     pub(crate) fn checks(&self) -> impl Iterator<Item = (Arc<str>, Health)> {
         self.checks.iter().map(|(check, health)| (Arc::clone(check), *health))
@@ -222,19 +248,21 @@ impl Service {
     /// What is to be tried next, and against what; `None` when nothing is wrong, or nothing is
     /// left to try.
     pub(crate) fn next(&self, policy: &Policy, now: BootTime) -> Option<(Trigger, Action)> {
-        self.triggers(now).find_map(|trigger| {
+        let mut heard = self.triggers(now).filter(|trigger| !self.is_silenced(*trigger, now));
+        heard.find_map(|trigger| {
             let from = self.rungs.get(&trigger).map_or(0, |rung| rung.next);
             let ladder = policy.ladder(trigger);
             let action =
-                ladder.into_iter().skip(from).find(|action| self.can(trigger, action, now));
+                ladder.into_iter().skip(from).find(|action| self.can(policy, trigger, action, now));
             Some((trigger, action?))
         })
     }
 
     /// Whether an action can be tried at all against `trigger`.
-    fn can(&self, trigger: Trigger, action: &Action, now: BootTime) -> bool {
+    fn can(&self, policy: &Policy, trigger: Trigger, action: &Action, now: BootTime) -> bool {
         let able = match action {
             Action::Reload => self.state.is_some_and(|state| state.can_reload),
+            Action::Throttle => !policy.culprits.is_empty(),
             _ => true,
         };
         able && !self.skips(trigger, action, now)
@@ -344,13 +372,23 @@ impl Service {
 
     /// Without what is only true now.
     pub(crate) fn kept(&self) -> Self {
+        if !stands(Safeguard::ToldAnew) {
+            return self.clone();
+        }
+        let rungs_stay = stands(Safeguard::RungsStay);
         Self {
             operation: self.operation.clone(),
             interrupted: self.interrupted,
             attempts: self.attempts.clone(),
             attempts_made: self.attempts_made,
             paused: self.paused,
-            rungs: self.rungs.clone(),
+            silenced: self.silenced.clone(),
+            rungs: self
+                .rungs
+                .iter()
+                .filter(|_| rungs_stay)
+                .map(|(of, rung)| (*of, *rung))
+                .collect(),
             records: self.records.clone(),
             ..Self::default()
         }
@@ -358,6 +396,9 @@ impl Service {
 
     /// What was under way when the agent ended is not known to have been carried out.
     pub(crate) fn of_former_agent(&mut self) {
+        if !stands(Safeguard::UnknownStays) {
+            self.operation = None;
+        }
         if let Some(operation) = &mut self.operation
             && operation.stage == Stage::Running
         {
@@ -370,7 +411,7 @@ impl Service {
     pub(crate) fn of_former_boot(&mut self) {
         self.attempts.of_former_boot();
         self.operation = None;
-        if let Some(pause) = &mut self.paused {
+        for pause in self.paused.iter_mut().chain(self.silenced.values_mut()) {
             pause.from = BootTime::default();
         }
         self.rungs.values_mut().for_each(|rung| rung.gone = None);

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-const TARGETS: &[&str] = &["types", "format", "record"];
+const TARGETS: &[&str] = &["types", "format", "record", "journal", "service"];
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Longest input, in bytes: a few times the largest seed.
 const LONGEST: u32 = 32 << 10;

@@ -1,9 +1,11 @@
 //! Carries out what was decided. Actions are typed, each on the one unit that it was decided
 //! for; nothing else can be asked for.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_healer::{Action, Operation, Outcome, Trigger};
@@ -17,34 +19,38 @@ use crate::host::systemd::{Error, Job, Systemd};
 const JOB: Duration = Duration::from_secs(150);
 const HOOK: Duration = Duration::from_secs(60);
 const FROZEN: Duration = Duration::from_secs(10);
+/// Who is throttled stands still and runs for so long, in turn, so many times.
+const STANDS: Duration = Duration::from_millis(800);
+const RUNS: Duration = Duration::from_millis(200);
+const TURNS: u32 = 30;
 
 /// Carries out `operation` for `unit`.
 pub(super) async fn carry_out(
     systemd: &Systemd,
     hooks: &Path,
     unit: &str,
+    culprits: &BTreeSet<Arc<str>>,
     operation: &Operation,
 ) -> Outcome {
+    let trigger = operation.trigger;
     let done = match &operation.action {
-        Action::Reload => {
-            systemd.run(Job::Reload, unit, JOB).await.map_err(|error| error.to_string())
-        }
-        Action::Restart => {
-            restart(systemd, unit, operation.trigger).await.map_err(|error| error.to_string())
-        }
-        Action::KillRestart => {
-            kill_restart(systemd, unit, operation.trigger).await.map_err(|error| error.to_string())
-        }
-        Action::Freeze => freeze(systemd, unit).await.map_err(|error| error.to_string()),
-        Action::Hook(name) => hook(hooks, name, unit, operation).await,
-        Action::Reboot => systemd.reboot().await.map_err(|error| error.to_string()),
+        Action::Hook(name) => match hook(hooks, name, unit, operation).await {
+            Ok(()) => return Outcome::Done,
+            Err(reason) => return Outcome::Failed { reason },
+        },
+        Action::Reload => systemd.run(Job::Reload, unit, JOB).await,
+        Action::Restart => restart(systemd, unit, trigger).await,
+        Action::KillRestart => kill_restart(systemd, unit, trigger).await,
+        Action::Freeze => freeze(systemd, unit).await,
+        Action::Throttle => throttle(systemd, culprits).await,
+        Action::Reboot => systemd.reboot().await,
         // To be told is all that there is to it; and the groups that would take it over are
         // the collector's.
         Action::Escalate | Action::Handover => Ok(()),
     };
     match done {
         Ok(()) => Outcome::Done,
-        Err(reason) => Outcome::Failed { reason },
+        Err(error) => Outcome::Failed { reason: error.to_string() },
     }
 }
 
@@ -74,6 +80,36 @@ async fn freeze(systemd: &Systemd, unit: &str) -> Result<(), Error> {
     systemd.freeze(unit, true).await?;
     tokio::time::sleep(FROZEN).await;
     systemd.freeze(unit, false).await
+}
+
+/// Lets `culprits` run a fifth of the time: whatever they take, of CPUs, disks or networks, is
+/// less then. An agent that dies meanwhile lets them go on when it is back.
+///
+/// # Errors
+///
+/// When none of them can be stopped: the first one's.
+async fn throttle(systemd: &Systemd, culprits: &BTreeSet<Arc<str>>) -> Result<(), Error> {
+    let mut refused = None;
+    for _ in 0..TURNS {
+        let mut standing = Vec::new();
+        for unit in culprits {
+            match systemd.freeze(unit, true).await {
+                Ok(()) => standing.push(unit),
+                // One that does not run takes nothing.
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let nobody = standing.is_empty();
+        tokio::time::sleep(STANDS).await;
+        for unit in standing {
+            systemd.freeze(unit, false).await?;
+        }
+        if let (true, Some(error)) = (nobody, refused.take()) {
+            return Err(error);
+        }
+        tokio::time::sleep(RUNS).await;
+    }
+    Ok(())
 }
 
 async fn hook(hooks: &Path, name: &str, unit: &str, operation: &Operation) -> Result<(), String> {

@@ -45,6 +45,7 @@ impl Healing {
         let now = BootTime::now();
         let said = match &order {
             Order::Pause { .. } => "paused",
+            Order::Silence { .. } => "silenced",
             Order::Resume { .. } => "goes on",
             Order::Clear { .. } => "what was tried is forgotten; budgets are not",
             Order::Confirm { .. } => "confirmed",

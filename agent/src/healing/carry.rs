@@ -1,22 +1,23 @@
 //! From what is reserved to what is finished: takes evidence, asks systemd and the healer once
 //! more, carries it out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_core::clock::{self, BootTime};
 use holdfast_healer::{Fact, Operation, OperationId, Outcome};
 
-use super::{Healing, Inner, act, evidence, words};
+use super::evidence::{self, Bundle};
+use super::{Healing, Inner, act, words};
 use crate::host::systemd::{Error, Properties};
 
 impl Healing {
     /// Gets ready for an action that is reserved.
     pub(super) fn prepare(&mut self, unit: Arc<str>, operation: Operation) {
         let id = operation.id;
-        let written = self.journal.as_ref().is_ok_and(|journal| !journal.has_failed());
         let dropped = |reason: &str| Outcome::Dropped { reason: reason.to_owned() };
-        if !written {
+        if !self.is_writable() {
             return self.finish(&unit, id, dropped("it could not be written down first"));
         }
         if !operation.action.is_repair() {
@@ -26,17 +27,13 @@ impl Healing {
             return self.finish(&unit, id, dropped("systemd cannot be reached"));
         };
         let (to_self, root) = (self.to_self.clone(), self.root.clone());
-        let evidence = self.evidence();
+        let (evidence, folder) = (self.evidence(), self.resources.folder(&unit));
         tokio::spawn(async move {
-            let seen = async {
-                let cgroup = systemd.control_group(&unit).await.unwrap_or_default();
-                let wall = clock::unix_ms();
-                let taken = evidence::take(&evidence, &root, &unit, &cgroup, &operation, wall);
-                taken.await.map_err(|error| error.to_string())
-            };
-            match tokio::time::timeout(evidence::LONGEST, seen).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(unit = &*unit, error, "no evidence is kept"),
+            let bundle = Bundle::of(&unit, clock::unix_ms());
+            let taken = evidence::take(bundle, &evidence, &root, folder.as_deref(), id);
+            match tokio::time::timeout(evidence::LONGEST, taken).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(unit = &*unit, %error, "no evidence is kept"),
                 Err(_) => tracing::warn!(unit = &*unit, "the evidence took too long"),
             }
             let found = systemd.properties(&unit).await;
@@ -71,8 +68,9 @@ impl Healing {
             (Err(reason), _) => return self.finish(&unit, id, Outcome::Dropped { reason }),
         };
         let (to_self, hooks) = (self.to_self.clone(), self.options.hooks.clone());
+        let culprits = self.culprits(&unit);
         tokio::spawn(async move {
-            let outcome = act::carry_out(&systemd, &hooks, &unit, &operation).await;
+            let outcome = act::carry_out(&systemd, &hooks, &unit, &culprits, &operation).await;
             // How it is now is known before it is over: else it would be judged by how it was.
             let found = systemd.properties(&unit).await.ok();
             let _ = to_self.send(Inner::Finished { unit, id, outcome, found }).await;
@@ -87,6 +85,12 @@ impl Healing {
         // What follows from it is decided with the next fact or tick: so what ends at once
         // ends a circle, too.
         self.learn(Fact::Finished { operation, outcome });
+    }
+
+    /// Whom it may throttle for `unit`.
+    pub(super) fn culprits(&self, unit: &str) -> BTreeSet<Arc<str>> {
+        let of = self.services.iter().find(|service| *service.unit == *unit);
+        of.map(|service| service.policy.culprits.clone()).unwrap_or_default()
     }
 
     pub(super) fn evidence(&self) -> PathBuf {

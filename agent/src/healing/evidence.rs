@@ -7,12 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdfast_healer::{Operation, OperationId};
+use holdfast_healer::OperationId;
 use serde::{Deserialize, Serialize};
 
 use super::program;
 use crate::host::Root;
-use crate::host::cgroup::mount_point;
 
 /// It may take so long, and be so large.
 pub(super) const LONGEST: Duration = Duration::from_secs(2);
@@ -69,26 +68,31 @@ pub struct Thread {
     pub cpu_ticks: u64,
 }
 
-/// Takes a bundle and keeps it in `dir`; the oldest go.
+impl Bundle {
+    /// An empty one.
+    pub(super) fn of(unit: &str, unix_ms: u64) -> Self {
+        Self { unit: unit.to_owned(), unix_ms, ..Self::default() }
+    }
+}
+
+/// Fills a bundle and keeps it in `dir`; the oldest go. `cgroup` is the folder of the unit's.
 ///
 /// # Errors
 ///
 /// When it cannot be written. What cannot be seen is told in the bundle.
 pub(super) async fn take(
+    mut bundle: Bundle,
     dir: &Path,
     root: &Root,
-    unit: &str,
-    cgroup: &str,
-    operation: &Operation,
-    unix_ms: u64,
-) -> io::Result<PathBuf> {
-    let mut bundle = Bundle { unit: unit.to_owned(), unix_ms, ..Bundle::default() };
-    match mount_point(root) {
-        Ok(mount) => look_at(&mut bundle, root, &mount.join(cgroup.trim_start_matches('/'))),
-        Err(error) => bundle.missing.push(error.to_string()),
+    cgroup: Option<&Path>,
+    operation: OperationId,
+) -> io::Result<()> {
+    match cgroup {
+        Some(folder) => look_at(&mut bundle, root, folder),
+        None => bundle.missing.push("it has no cgroup: it does not run".to_owned()),
     }
     read_log(&mut bundle).await;
-    write(dir, operation.id, &bundle)
+    write(dir, operation, bundle)
 }
 
 fn look_at(bundle: &mut Bundle, root: &Root, folder: &Path) {
@@ -142,10 +146,9 @@ fn beginning(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn write(dir: &Path, id: OperationId, bundle: &Bundle) -> io::Result<PathBuf> {
+fn write(dir: &Path, id: OperationId, mut bundle: Bundle) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     rotate(dir)?;
-    let mut bundle = bundle.clone();
     let mut text = serde_json::to_vec_pretty(&bundle).map_err(io::Error::other)?;
     while text.len() > BUNDLE_BYTES && !bundle.log.is_empty() {
         // The newest lines tell most.
@@ -156,8 +159,7 @@ fn write(dir: &Path, id: OperationId, bundle: &Bundle) -> io::Result<PathBuf> {
     // What is in it may be secret.
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    file.write_all(&text)?;
-    Ok(path)
+    file.write_all(&text)
 }
 
 fn rotate(dir: &Path) -> io::Result<()> {
@@ -193,7 +195,7 @@ mod tests {
         let lines = 40_000;
         let bundle = Bundle { log: vec!["a line of a log".into(); lines], ..Bundle::default() };
         for id in 1..=60 {
-            write(dir.path(), OperationId(id), &bundle).unwrap();
+            write(dir.path(), OperationId(id), bundle.clone()).unwrap();
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), BUNDLES);
         assert_eq!(read(dir.path(), OperationId(1)), None);

@@ -18,6 +18,7 @@ mod observe;
 pub mod packages;
 pub mod program;
 mod resources;
+mod tally;
 mod units;
 mod watch;
 mod words;
@@ -33,6 +34,7 @@ use holdfast_healer::journal::{recover, seed};
 use holdfast_healer::{
     Budget, Decision, Fact, Healer, Kept, Look, Operation, OperationId, Order, Outcome, Settings,
 };
+use tokio::sync::watch::Sender as Publisher;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +49,8 @@ use watch::Watched;
 
 pub use act::trusted;
 pub use explain::Explanation;
+pub use tally::Tally;
+pub(crate) use tally::VERDICTS;
 
 /// Results and answers that may wait.
 const INBOX: usize = 256;
@@ -83,6 +87,8 @@ pub struct Channels {
     pub reload: mpsc::Receiver<()>,
     /// To whoever takes events.
     pub teller: Teller,
+    /// To the metrics page, once a second when it changed.
+    pub tally: Publisher<Tally>,
 }
 
 /// What somebody wants to know, or to be done.
@@ -125,7 +131,7 @@ enum Inner {
     Connected(Systemd, Box<Changes>),
     Changed(Changed),
     Disconnected,
-    Read { unit: Arc<str>, found: Result<(Properties, String), Error> },
+    Read { unit: Arc<str>, found: Result<Properties, Error> },
     Ready { unit: Arc<str>, operation: Box<Operation>, found: Result<Properties, Error> },
     Finished { unit: Arc<str>, id: OperationId, outcome: Outcome, found: Option<Properties> },
 }
@@ -154,6 +160,7 @@ pub struct Healing {
     known: Known,
     watched: Watched,
     resources: Resources,
+    tally: Tally,
     systemd: Option<Systemd>,
     /// Units that are read now, and whether they changed meanwhile.
     reading: BTreeMap<Arc<str>, bool>,
@@ -184,6 +191,7 @@ impl Healing {
             journal,
             retry: now,
             known: Known::default(),
+            tally: Tally::default(),
             systemd: None,
             reading: BTreeMap::new(),
             unread: BTreeSet::new(),
@@ -254,6 +262,19 @@ impl Healing {
             self.start_over();
         }
         drop(self.decide(now));
+        let writable = self.is_writable();
+        self.tally.look(&self.healer.look(now), writable);
+        let news = |last: &mut Tally| {
+            let changed = *last != self.tally;
+            last.clone_from(&self.tally);
+            changed
+        };
+        self.channels.tally.send_if_modified(news);
+    }
+
+    /// Whether what is decided can be written down.
+    fn is_writable(&self) -> bool {
+        self.journal.as_ref().is_ok_and(|journal| !journal.has_failed())
     }
 
     fn look_at_packages(&mut self) {
@@ -291,8 +312,7 @@ impl Healing {
         if self.healer.is_anything_wrong(now) {
             self.look_at_packages();
         }
-        let writable = self.journal.as_ref().is_ok_and(|journal| !journal.has_failed());
-        self.healer.set_journal(writable);
+        self.healer.set_journal(self.is_writable());
         let before = self.healer.revision();
         let decisions = self.healer.decide(now);
         if self.healer.revision() == before {
@@ -313,8 +333,9 @@ impl Healing {
         decisions
     }
 
-    fn tell(&self, decisions: &[Decision]) {
+    fn tell(&mut self, decisions: &[Decision]) {
         for decision in decisions {
+            self.tally.count(decision);
             let fact = words::event(decision);
             tracing::info!(unit = &**decision.unit(), "{}", fact.message);
             self.channels.teller.tell(fact);
@@ -342,8 +363,7 @@ impl Healing {
             Inner::Read { unit, found } => {
                 let again = self.reading.remove(&unit).unwrap_or_default();
                 match found {
-                    Ok((found, cgroup)) => {
-                        self.resources.place(&unit, &cgroup);
+                    Ok(found) => {
                         if self.see(&unit, &found) {
                             drop(self.decide(BootTime::now()));
                         }

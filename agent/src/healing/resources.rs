@@ -58,6 +58,11 @@ impl Resources {
         }
     }
 
+    /// Where the cgroup of a unit is; `None` while it has none.
+    pub(super) fn folder(&self, unit: &str) -> Option<PathBuf> {
+        self.all.iter().find(|one| *one.unit == *unit)?.folder.clone()
+    }
+
     /// Looks, when it is time; what holds now.
     pub(super) fn look(&mut self, now: BootTime) -> Vec<Fact> {
         if now.since(self.looked) < EVERY {

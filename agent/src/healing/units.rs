@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::clock::{self, BootTime};
-use holdfast_healer::{Action, Fact, Operation};
+use holdfast_healer::{Action, Fact};
 use tokio::sync::mpsc;
 
 use super::{Healing, Inner, observe};
@@ -21,6 +21,7 @@ impl Healing {
 
     /// Takes in how systemd sees a unit; whether that is news.
     pub(super) fn see(&mut self, unit: &Arc<str>, found: &Properties) -> bool {
+        self.resources.place(unit, &found.control_group);
         let ahead = BootTime::now()
             .since_boot()
             .saturating_sub(Duration::from_nanos(clock::monotonic_ns()));
@@ -76,13 +77,7 @@ impl Healing {
         self.reading.insert(Arc::clone(unit), false);
         let (to_self, unit) = (self.to_self.clone(), Arc::clone(unit));
         tokio::spawn(async move {
-            let found = match systemd.properties(&unit).await {
-                Ok(found) => {
-                    let cgroup = systemd.control_group(&unit).await.unwrap_or_default();
-                    Ok((found, cgroup))
-                }
-                Err(error) => Err(error),
-            };
+            let found = systemd.properties(&unit).await;
             let _ = to_self.send(Inner::Read { unit, found }).await;
         });
     }
@@ -91,9 +86,13 @@ impl Healing {
     pub(super) fn thaw(&self) {
         let Some(systemd) = &self.systemd else { return };
         for look in self.healer.look(BootTime::now()) {
-            let froze = |operation: &Operation| operation.action == Action::Freeze;
-            if look.operation.as_ref().is_some_and(froze) {
-                let (systemd, unit) = (systemd.clone(), look.unit);
+            let frozen = match look.operation.map(|operation| operation.action) {
+                Some(Action::Freeze) => [look.unit].into(),
+                Some(Action::Throttle) => self.culprits(&look.unit),
+                _ => continue,
+            };
+            for unit in frozen {
+                let systemd = systemd.clone();
                 tokio::spawn(async move {
                     if let Err(error) = systemd.freeze(&unit, false).await {
                         tracing::warn!(unit = &*unit, %error, "it may be frozen still");

@@ -89,6 +89,9 @@ pub struct Properties {
     pub can_reload: bool,
     /// Of this run; zeros while there is none.
     pub invocation: [u8; 16],
+    /// Its cgroup, from the root of the hierarchy; empty while it has none, as a service that
+    /// does not run.
+    pub control_group: String,
     /// When it became active, in microseconds of `CLOCK_MONOTONIC`; 0 for never.
     pub active_enter_monotonic_us: u64,
 }
@@ -209,12 +212,13 @@ impl Systemd {
         let sub_state = self.get(&path, of_unit, "SubState").await?;
         let (job, _): (u32, OwnedObjectPath) = self.get(&path, of_unit, "Job").await?;
         let invocation: Vec<u8> = self.get(&path, of_unit, "InvocationID").await?;
-        let (result, restarts) = match unit.ends_with(".service") {
+        let (result, restarts, control_group) = match unit.ends_with(".service") {
             true => (
                 self.get(&path, SERVICE_INTERFACE, "Result").await?,
                 self.get(&path, SERVICE_INTERFACE, "NRestarts").await?,
+                self.get(&path, SERVICE_INTERFACE, "ControlGroup").await?,
             ),
-            false => (String::new(), 0),
+            false => Default::default(),
         };
         Ok(Properties {
             active_state,
@@ -228,17 +232,9 @@ impl Systemd {
             invocation: invocation.try_into().unwrap_or_default(),
             result,
             restarts,
+            control_group,
             ..found
         })
-    }
-
-    /// The cgroup of a service, from the root of the hierarchy; empty while it has none.
-    ///
-    /// # Errors
-    ///
-    /// When the manager does not answer, or there is no such service.
-    pub async fn control_group(&self, unit: &str) -> Result<String, Error> {
-        self.get(&unit_path(unit), SERVICE_INTERFACE, "ControlGroup").await
     }
 
     async fn get<T>(&self, path: &str, interface: &str, name: &str) -> Result<T, Error>

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_healer::{Action, Active, Health, Look, OperationId, Order};
+use holdfast_healer::{Action, Active, Health, Look, OperationId, Order, Trigger};
 use holdfast_proto::{limits, v1};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -73,6 +73,13 @@ fn checked(request: v1::OrderHealingRequest) -> Result<Order, Status> {
             }
             Order::Pause { unit, length }
         }
+        Some(Asked::Silence(v1::SilenceTrigger { trigger, length_ms })) => {
+            let length = Duration::from_millis(length_ms);
+            if length.is_zero() || length > LONGEST_PAUSE {
+                return Err(Status::invalid_argument("say for how long: at most 30 days"));
+            }
+            Order::Silence { unit: one()?, trigger: named(&trigger)?, length }
+        }
         Some(Asked::Resume(_)) => Order::Resume { unit },
         Some(Asked::Clear(_)) => Order::Clear { unit: one()? },
         Some(Asked::Confirm(_)) => Order::Confirm { unit: one()? },
@@ -84,6 +91,18 @@ fn checked(request: v1::OrderHealingRequest) -> Result<Order, Status> {
             Order::Run { unit: one()?, action }
         }
         None => return Err(Status::invalid_argument("say what is to be done")),
+    })
+}
+
+/// The trigger of that name; `None` without one.
+fn named(trigger: &str) -> Result<Option<Trigger>, Status> {
+    if trigger.is_empty() {
+        return Ok(None);
+    }
+    let found = Trigger::ALL.into_iter().find(|known| known.name() == trigger);
+    found.map(Some).ok_or_else(|| {
+        let names = Trigger::ALL.map(Trigger::name).join(", ");
+        Status::invalid_argument(format!("there is no such trigger; there are {names}"))
     })
 }
 
@@ -157,6 +176,10 @@ fn service(look: &Look, view: &View) -> v1::HealedService {
         action: skipped.action.to_string(),
         left_ms: ms(skipped.left),
     });
+    let silenced = look.silenced.iter().map(|(trigger, left)| v1::SilencedTrigger {
+        trigger: trigger.name().to_owned(),
+        left_ms: ms(*left),
+    });
     let (held_by, held_why) =
         look.held.as_ref().map_or((String::new(), String::new()), |(guard, why)| {
             (guard.name().to_owned(), text(why))
@@ -181,6 +204,7 @@ fn service(look: &Look, view: &View) -> v1::HealedService {
         paused: look.paused.is_some(),
         paused_left_ms: look.paused.flatten().map_or(0, ms),
         skipped: skipped.collect(),
+        silenced: silenced.collect(),
     }
 }
 
@@ -199,12 +223,19 @@ mod tests {
         let run = |action: &str| Some(Asked::Run(v1::RunAction { action: action.into() }));
         assert!(of("a.service", run("restart")).is_ok());
         let pause = |length_ms| Some(Asked::Pause(v1::PauseHealing { length_ms }));
+        let silence = |trigger: &str, length_ms| {
+            Some(Asked::Silence(v1::SilenceTrigger { trigger: trigger.into(), length_ms }))
+        };
+        assert!(of("a.service", silence("", 1)).is_ok());
         assert!(matches!(of("", pause(0)), Ok(Order::Pause { unit: None, length: None })));
         for (unit, order) in [
             ("", run("restart")),
             ("a.service", run("rm -rf /")),
             ("a\n.service", run("restart")),
             ("", pause(u64::MAX)),
+            ("", silence("leaking", 1)),
+            ("a.service", silence("leaking", 0)),
+            ("a.service", silence("bad luck", 1)),
             ("", Some(Asked::Clear(v1::ClearHealing {}))),
             ("a.service", None),
         ] {

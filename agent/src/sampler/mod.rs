@@ -13,6 +13,7 @@ mod events;
 mod govern;
 mod panel;
 mod score;
+mod stuck;
 mod tell;
 
 use std::future;
@@ -49,6 +50,7 @@ use attest::Attestor;
 use govern::Governing;
 use panel::Panel;
 use score::Scoring;
+use stuck::Stuck;
 
 /// Rows for network interfaces, and for devices where no eBPF map sets the number.
 const INTERFACE_ROWS: usize = 64;
@@ -131,6 +133,7 @@ pub struct Sampler {
     /// `None` when nothing is scored.
     scoring: Option<Scoring>,
     moved: Vec<Moved>,
+    stuck: Stuck,
     kernel_queue: Vec<KernelEvent>,
     measuring: Option<Measuring>,
     governing: Option<Governing>,
@@ -206,6 +209,7 @@ impl Sampler {
             refused_conditions: 0,
             scoring: None,
             moved: Vec::new(),
+            stuck: Stuck::default(),
             kernel_queue: Vec::new(),
             measuring: None,
             governing,
@@ -304,6 +308,9 @@ impl Sampler {
         self.panel.read(loaded, &mut self.current);
         self.tick_blame(now);
         self.follow_conditions(now);
+        for fact in self.stuck.over(&self.current) {
+            self.tell_healer(fact);
+        }
         self.put_scores();
         self.govern(now);
         self.summarizer.tick(&self.previous, &self.current);

@@ -137,6 +137,11 @@ impl Sampler {
             if let (KernelEvent::OomKill { .. }, Some(unit)) = (&event, &unit) {
                 self.tell_healer(holdfast_healer::Fact::OutOfMemory { unit: Arc::clone(unit) });
             }
+            if let (KernelEvent::Hung { .. }, Some(unit)) = (&event, &unit)
+                && let Some(fact) = self.stuck.note(unit)
+            {
+                self.tell_healer(fact);
+            }
             self.enter(events::kernel(event, unit), now, at);
         }
         self.kernel_queue = queue;

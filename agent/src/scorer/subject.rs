@@ -24,6 +24,9 @@ const REASONS: usize = 5;
 /// What time on CPUs counts for when it is told why something is unusual: whatever a unit does
 /// too much of costs that, too.
 const CPU: f32 = 0.5;
+/// What is as loud as this is certain: how much louder says more about its scale, by time or
+/// by order of magnitude, than about its part.
+const CERTAIN: f32 = 4.0 * ODD;
 /// Deviations, added up over five ways to look, from which on a signal is odd.
 pub(super) const ODD: f32 = 15.0;
 /// Each false alarm makes its subject so many times as hard to alarm, for a while.
@@ -270,14 +273,15 @@ impl Tier {
             let signal = signals.get(n);
             let missing = signal.is_some_and(|signal| self.is_missing(n, *signal));
             let is_cpu = signal.is_some_and(|signal| signal.signal().is_cpu());
-            (missing, if is_cpu { CPU * loud(n) } else { loud(n) })
+            let certain = loud(n).min(CERTAIN);
+            (missing, if is_cpu { CPU * certain } else { certain }, loud(n))
         };
         let mut order: Vec<usize> = (0..signals.len().min(loudness.len())).collect();
         order.sort_by(|a, b| {
             let (a, b) = (rank(*a), rank(*b));
-            b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
+            b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(b.2.total_cmp(&a.2))
         });
-        let told = order.into_iter().take(REASONS).filter(|n| rank(*n) > (false, 0.0));
+        let told = order.into_iter().take(REASONS).filter(|n| rank(*n) > (false, 0.0, 0.0));
         told.filter_map(|n| {
             let (signal, value) = (*signals.get(n)?, *values.get(n)?);
             let scale = Scale::of(signal.signal());

@@ -6,10 +6,10 @@
 //! are all the history there is before the first one does.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail};
 use holdfast_core::clock::{self, BootTime};
@@ -25,7 +25,7 @@ use crate::stack::{Ports, Programs, Stack};
 use crate::stop::Stop;
 
 const RUNS: u64 = 20;
-const PREFIX: &str = "holdfast-fault-";
+pub(crate) const PREFIX: &str = "holdfast-fault-";
 const CONFIG: &str =
     "summary_interval = \"1s\"\n[ebpf]\ncpu_budget = \"20%\"\n[scoring]\nlearning_time = \"5m\"\n";
 /// How long everything is well first, in seconds.
@@ -72,11 +72,20 @@ pub(super) fn run(options: &Options, stop: &Stop) -> Result<Vec<Row>> {
 }
 
 /// What the agent told of one illness.
-struct Seen {
+pub(crate) struct Seen {
     /// How long it took; `None` when it told nothing.
     delay: Option<f64>,
     /// The signal it named first, of the service.
     signal: String,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.delay {
+            Some(delay) => write!(f, "told after {delay:.1} s, {} first", self.signal),
+            None => f.write_str("not told"),
+        }
+    }
 }
 
 fn summary(fault: Fault, seen: &[&Seen]) -> Vec<Row> {
@@ -95,7 +104,7 @@ fn summary(fault: Fault, seen: &[&Seen]) -> Vec<Row> {
 }
 
 /// A service that will fall ill once.
-struct Patient {
+pub(crate) struct Patient {
     fault: Fault,
     number: u64,
     unit: String,
@@ -106,7 +115,8 @@ struct Patient {
 }
 
 impl Patient {
-    fn admit(fault: Fault, number: u64, scratch: &Path) -> Result<Self> {
+    /// A service that is well for now; what it writes is in `scratch`.
+    pub(crate) fn admit(fault: Fault, number: u64, scratch: &Path) -> Result<Self> {
         let unit = format!("{PREFIX}{}-{number}.service", fault.name());
         let ill = scratch.join(format!("{}-{number}.ill", fault.name()));
         let group = Cgroup::create(&unit)?;
@@ -130,8 +140,13 @@ impl Patient {
         Ok(patient)
     }
 
+    /// Its unit.
+    pub(crate) fn unit(&self) -> &str {
+        &self.unit
+    }
+
     /// Is ill for a while.
-    fn suffer(
+    pub(crate) fn suffer(
         &mut self,
         network: Option<&Network>,
         stack: &mut Stack,
@@ -165,7 +180,7 @@ impl Patient {
             Some(network) => network.mend()?,
             None => fs::remove_file(&self.ill).context("cannot make it well")?,
         }
-        eprintln!("{}: {:?} s, {}", self.unit, seen.delay, seen.signal);
+        eprintln!("{}: {seen}", self.unit);
         rest(REST, stack, stop)?;
         Ok(seen)
     }
@@ -198,7 +213,7 @@ fn rest(time: Duration, stack: &mut Stack, stop: &Stop) -> Result<()> {
 }
 
 /// Two ends of a cable; the far one can lose what comes in.
-struct Network;
+pub(crate) struct Network;
 
 impl Network {
     const FAR: &str = "10.78.0.2";

@@ -7,7 +7,7 @@
 mod accounting;
 mod blame;
 mod block_io;
-mod faults;
+pub(crate) mod faults;
 mod healing;
 mod idle;
 mod peers;

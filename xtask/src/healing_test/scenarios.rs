@@ -50,6 +50,16 @@ pub(super) const ALL: &[Scenario] = &[
         run: kill_agent,
     },
     Scenario {
+        name: "throttle",
+        shows: "who takes from a service runs less for a while, and goes on whatever happens",
+        run: throttle,
+    },
+    Scenario {
+        name: "silence",
+        shows: "what an operator knows of is neither told nor acted on, for a while",
+        run: silence,
+    },
+    Scenario {
         name: "bad-checks",
         shows: "checks that never end, or say megabytes, cost nobody else",
         run: bad_checks,
@@ -284,23 +294,33 @@ fn pause(scene: &Scene) -> Result<String> {
 }
 
 fn kill_agent(scene: &Scene) -> Result<String> {
-    let mut waits = Vec::new();
-    for round in 0..scene.kills {
+    // What others can see of an agent is what it writes, syncs and sends: so these are all the
+    // moments at which its end makes a difference. A first crash shows how many there are.
+    let trial = scene.victim("hf-kill-trial", "Restart=no", "")?;
+    scene.trace_agent(None)?;
+    scene.fall_ill(&trial, "crash")?;
+    scene.until_judged(&trial, 1)?;
+    let points = scene.traced()?;
+    let kills = points.len().min(scene.kills as usize);
+    let mut killed = 0;
+    for round in 0..kills {
         // A service of its own for each, or the back-off would be waited for.
         let victim = scene.victim(&format!("hf-kill-{round}"), "Restart=no", "")?;
+        let before = scene.agent()?;
+        let point = &points[round * points.len() / kills];
+        scene.trace_agent(Some(point))?;
         scene.fall_ill(&victim, "crash")?;
-        // Before it is decided, while it is prepared, while it is carried out, and after.
-        let wait = Duration::from_millis(u64::from(round) * 300 / u64::from(scene.kills));
-        scene.pause(wait)?;
-        scene.kill_agent()?;
-        scene.agent_is_back()?;
         scene.until("it serves again", || {
             Ok((scene.starts(&victim)? > 1 && scene.serves(&victim)?).then_some(()))
         })?;
         scene.until_judged(&victim, 1)?;
+        scene.agent_is_back()?;
+        // Where it did a little less than in the first crash that moment never came.
+        killed += usize::from(scene.agent()? != before);
         let starts = scene.starts(&victim)?;
-        ensure!(starts == 2, "killed after {wait:?}: started {starts} times");
-        waits.push(wait.as_millis().to_string());
+        ensure!(starts == 2, "killed at {point}: started {starts} times");
+        let verdicts = scene.verdicts(&victim.unit)?;
+        ensure!(verdicts == ["helped"], "killed at {point}: {verdicts:?}");
     }
     // The journal of all of that is whole, and decides the same again.
     let replayed = scene
@@ -309,7 +329,67 @@ fn kill_agent(scene: &Scene) -> Result<String> {
     // Of services that have no file any more nothing can be said.
     let others = replayed.lines().any(|line| line.contains("hf-kill"));
     ensure!(!others, "{replayed}");
-    Ok(format!(" (killed {} ms after the crash)", waits.join(", ")))
+    ensure!(2 * killed >= kills, "killed {killed} times of {kills} only");
+    Ok(format!(" (killed at {killed} of {} moments)", points.len()))
+}
+
+fn throttle(scene: &Scene) -> Result<String> {
+    let hog = "hf-hog.service";
+    scene.write(
+        &format!("/run/systemd/system/{hog}"),
+        "[Service]\nExecStart=/bin/sh -c 'while :; do :; done'\n",
+    )?;
+    scene.sh(&format!("systemctl daemon-reload && systemctl start {hog}"))?;
+    let folder = format!("/sys/fs/cgroup{}", scene.property(hog, "ControlGroup")?);
+    // Seconds of CPU time in three seconds.
+    let used = || -> Result<f64> {
+        let read = || -> Result<f64> {
+            let text = scene.sh(&format!("grep usage_usec {folder}/cpu.stat"))?;
+            Ok(text.trim().rsplit(' ').next().context("no number")?.parse::<f64>()? / 1e6)
+        };
+        let (before, start) = (read()?, BootTime::now());
+        scene.pause(Duration::from_secs(3))?;
+        Ok((read()? - before) / BootTime::now().since(start).as_secs_f64())
+    };
+    let alone = used()?;
+    let healed =
+        format!("culprits = [\"{hog}\"]\n[ladders]\nunresponsive = [\"throttle\", \"restart\"]\n");
+    let victim = scene.victim("hf-robbed", "", &healed)?;
+    let throttled = || {
+        scene.until("it is throttled", || {
+            Ok(scene.begun(&victim.unit)?.contains(&"throttle".to_owned()).then_some(()))
+        })
+    };
+    scene.fall_ill(&victim, "hang")?;
+    throttled()?;
+    let robbed = used()?;
+    ensure!(robbed < alone / 2.0, "it used {robbed:.2} cores, and {alone:.2} before");
+    // An agent that dies in the middle of it lets everybody go on.
+    let pid = scene.agent()?;
+    scene.sh(&format!("kill -KILL {pid}"))?;
+    scene.agent_is_back()?;
+    scene.until("it goes on", || Ok((used()? > 0.8 * alone).then_some(())))?;
+    scene.until("the service is restarted", || {
+        Ok((scene.starts(&victim)? == 2 && scene.serves(&victim)?).then_some(()))
+    })?;
+    ensure!(used()? > 0.8 * alone, "it stands still for ever");
+    Ok(format!(" (it used {robbed:.2} cores instead of {alone:.2})"))
+}
+
+fn silence(scene: &Scene) -> Result<String> {
+    let victim = scene.victim("hf-known", "", "")?;
+    scene.sh("holdfast local silence hf-known unresponsive --for 15s")?;
+    scene.fall_ill(&victim, "hang")?;
+    scene.until("it is ill", || {
+        Ok((scene.service(&victim)?["triggers"][0] == "unresponsive").then_some(()))
+    })?;
+    let service = scene.service(&victim)?;
+    ensure!(service["silenced"][0]["trigger"] == "unresponsive", "{service}");
+    ensure!(scene.decisions(&victim.unit)?.is_empty(), "something was decided");
+    scene.until("it is over", || Ok((scene.starts(&victim)? == 2).then_some(())))?;
+    let verdicts = scene.until_judged(&victim, 1)?;
+    ensure!(verdicts == ["helped"], "{verdicts:?}");
+    Ok(String::new())
 }
 
 fn bad_checks(scene: &Scene) -> Result<String> {

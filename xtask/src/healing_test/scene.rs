@@ -1,6 +1,7 @@
 //! The host that is healed, and what can be seen of it.
 
 use std::cell::Cell;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::testhost::{Host, wait};
 const FOLDER: &str = "/var/lib/hf";
 const JOURNAL: &str = "/var/lib/holdfast/agent/healing.journal";
 const AGENT: &str = "holdfast-agent.service";
+const TRACE: &str = "/run/hf-trace";
 /// Longest that anything is waited for.
 const LONG: Duration = Duration::from_secs(90);
 /// As quick as can be: nothing is waited for that need not be.
@@ -268,10 +270,47 @@ impl Scene {
         Ok(())
     }
 
-    /// Kills the agent; systemd starts it again a second later.
-    pub(crate) fn kill_agent(&self) -> Result<()> {
-        let pid = self.property(AGENT, "MainPID")?;
-        self.sh(&format!("kill -KILL {pid}")).map(drop)
+    /// Which process the agent is.
+    pub(crate) fn agent(&self) -> Result<String> {
+        self.property(AGENT, "MainPID")
+    }
+
+    /// Writes down what the agent does from now on that others can see; and kills it when it
+    /// is about to do what `until` says.
+    pub(crate) fn trace_agent(&self, until: Option<&Point>) -> Result<()> {
+        let pid = self.agent()?;
+        let kill = until.map_or_else(String::new, |Point { call, number }| {
+            format!("-e inject={call}:signal=KILL:when={number}")
+        });
+        let calls = Point::CALLS.join(",");
+        self.sh(&format!(
+            "systemctl stop hf-trace 2>/dev/null; systemctl reset-failed {AGENT}; \
+             systemd-run --quiet --collect --unit hf-trace \
+             strace -f -qq -o {TRACE} -e trace={calls} {kill} -p {pid}"
+        ))?;
+        self.until("the agent is traced", || {
+            let tracer = self.sh(&format!("grep TracerPid: /proc/{pid}/status"))?;
+            Ok((!tracer.trim_end().ends_with("\t0")).then_some(()))
+        })
+    }
+
+    /// What the agent did since it is traced, in this order; ends that.
+    pub(crate) fn traced(&self) -> Result<Vec<Point>> {
+        self.sh("systemctl stop hf-trace")?;
+        let (pid, trace) = (self.agent()?, self.sh(&format!("cat {TRACE}"))?);
+        let mut points: Vec<Point> = Vec::new();
+        for line in trace.lines() {
+            // `PID  write(5, "...`: of its other threads none has a part in healing.
+            let of_agent = line.strip_prefix(&pid).map(str::trim_start);
+            let call = of_agent.and_then(|line| line.split_once('(')).map(|(call, _)| call);
+            let Some(call) = Point::CALLS.into_iter().find(|known| call == Some(known)) else {
+                continue;
+            };
+            let number = 1 + points.iter().filter(|point| point.call == call).count();
+            points.push(Point { call, number });
+        }
+        ensure!(!points.is_empty(), "the agent did nothing: {trace}");
+        Ok(points)
     }
 
     /// Waits until the agent is there.
@@ -285,7 +324,7 @@ impl Scene {
     /// Takes all services away, so that the next scenario begins with none.
     pub(crate) fn clean_up(&self) -> Result<()> {
         self.sh(&format!(
-            "rm -f /etc/holdfast/services.d/*; systemctl stop hf-monitor hf-dpkg 2>/dev/null; cd /run/systemd/system && \
+            "rm -f /etc/holdfast/services.d/*; systemctl stop hf-monitor hf-dpkg hf-trace 2>/dev/null; cd /run/systemd/system && \
              for unit in hf-*.service; do [ -e $unit ] || continue; \
              systemctl unmask --quiet $unit; systemctl stop $unit; \
              systemctl reset-failed $unit 2>/dev/null; rm -f $unit; done; \
@@ -308,6 +347,22 @@ impl Scene {
 
     pub(crate) fn power_off(self) -> Result<()> {
         self.host.power_off(&self.stop)
+    }
+}
+
+/// Something that the agent does: a system call, and the how manieth of them.
+pub(crate) struct Point {
+    call: &'static str,
+    number: usize,
+}
+
+impl Point {
+    const CALLS: [&str; 5] = ["write", "writev", "fdatasync", "sendmsg", "sendto"];
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.call, self.number)
     }
 }
 

@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["holdfast-core", "holdfast-proto", "holdfast-scorer", "holdfast-healer"]),
     ("packaging/manuals", &["holdfast-agent", "holdfast-collector", "holdfast-cli"]),
     ("xtask", &["holdfast-core"]),
-    ("fuzz", &["holdfast-agent"]),
+    ("fuzz", &["holdfast-agent", "holdfast-healer"]),
     (
         "tests",
         &[

@@ -38,17 +38,19 @@ pub(super) struct Running {
 #[must_use]
 pub(super) fn run(checks: &[Check], results: &mpsc::Sender<Checked>) -> Running {
     let mut tasks = JoinSet::new();
-    let many = u32::try_from(checks.len()).unwrap_or(u32::MAX).max(1);
+    let start = Instant::now();
     for (number, check) in checks.iter().enumerate() {
-        // Spread over their interval, so that they do not come as one.
-        let first = check.every * u32::try_from(number).unwrap_or_default() / many;
+        // Spread over the seconds of their interval, so that they do not come as one, and not
+        // further: each time that the agent wakes up costs more than the next check does.
+        let seconds = check.every.as_secs().max(1);
+        let first = start + Duration::from_secs(number as u64 % seconds);
         tasks.spawn(repeat(number, check.clone(), first, results.clone()));
     }
     Running { _tasks: tasks }
 }
 
-async fn repeat(number: usize, check: Check, first: Duration, results: mpsc::Sender<Checked>) {
-    let mut ticks = interval_at(Instant::now() + first, check.every);
+async fn repeat(number: usize, check: Check, first: Instant, results: mpsc::Sender<Checked>) {
+    let mut ticks = interval_at(first, check.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
