@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_healer::{Action, Operation, Outcome, Trigger};
+use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use super::program;
@@ -69,7 +70,7 @@ async fn kill_restart(
     unit: &str,
     trigger: Option<Trigger>,
 ) -> Result<(), Error> {
-    match systemd.kill(unit).await {
+    match systemd.signal(unit, Signal::SIGKILL).await {
         // There may be nobody left to kill.
         Ok(()) | Err(Error::Refused(_)) => restart(systemd, unit, trigger).await,
         Err(error) => Err(error),
@@ -77,9 +78,9 @@ async fn kill_restart(
 }
 
 async fn freeze(systemd: &Systemd, unit: &str) -> Result<(), Error> {
-    systemd.freeze(unit, true).await?;
+    systemd.signal(unit, Signal::SIGSTOP).await?;
     tokio::time::sleep(FROZEN).await;
-    systemd.freeze(unit, false).await
+    systemd.signal(unit, Signal::SIGCONT).await
 }
 
 /// Lets `culprits` run a fifth of the time: whatever they take, of CPUs, disks or networks, is
@@ -93,7 +94,7 @@ async fn throttle(systemd: &Systemd, culprits: &BTreeSet<Arc<str>>) -> Result<()
     for _ in 0..TURNS {
         let mut standing = Vec::new();
         for unit in culprits {
-            match systemd.freeze(unit, true).await {
+            match systemd.signal(unit, Signal::SIGSTOP).await {
                 Ok(()) => standing.push(unit),
                 // One that does not run takes nothing.
                 Err(error) => refused = refused.or(Some(error)),
@@ -102,7 +103,7 @@ async fn throttle(systemd: &Systemd, culprits: &BTreeSet<Arc<str>>) -> Result<()
         let nobody = standing.is_empty();
         tokio::time::sleep(STANDS).await;
         for unit in standing {
-            systemd.freeze(unit, false).await?;
+            systemd.signal(unit, Signal::SIGCONT).await?;
         }
         if let (true, Some(error)) = (nobody, refused.take()) {
             return Err(error);

@@ -104,36 +104,35 @@ impl Journal {
         }
         let (boot, version) = (boot.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         self.failed = false;
-        self.append(&Entry::Start { at: now, boot, version, resumed, kept });
+        self.append(&[Entry::Start { at: now, boot, version, resumed, kept }]);
         self.sync();
         if self.failed { Err(io::Error::other("it cannot be written")) } else { Ok(()) }
     }
 
     /// Takes in what was told.
     pub(super) fn fact(&mut self, now: BootTime, fact: &Fact) {
-        self.append(&Entry::Fact { at: now, fact: fact.clone() });
+        self.append(&[Entry::Fact { at: now, fact: fact.clone() }]);
     }
 
     /// Takes in that it was asked what to do, and what was decided.
     pub(super) fn asked(&mut self, now: BootTime, unix_ms: u64, decisions: &[Decision]) {
-        self.append(&Entry::Asked { at: now });
-        self.decided(now, unix_ms, decisions);
+        let decided = entries(now, unix_ms, decisions);
+        self.append(&[Entry::Asked { at: now }].into_iter().chain(decided).collect::<Vec<_>>());
     }
 
     /// Takes in what was decided.
     pub(super) fn decided(&mut self, now: BootTime, unix_ms: u64, decisions: &[Decision]) {
-        for decision in decisions {
-            self.append(&Entry::Decided { at: now, unix_ms, decision: decision.clone() });
-        }
+        self.append(&entries(now, unix_ms, decisions).collect::<Vec<_>>());
     }
 
-    fn append(&mut self, entry: &Entry) {
-        if self.failed {
+    /// In one piece: a question without its answer would say less than nothing.
+    fn append(&mut self, entries: &[Entry]) {
+        if self.failed || entries.is_empty() {
             return;
         }
-        let line = entry.to_line();
-        match self.file.write_all(&line) {
-            Ok(()) => self.bytes += line.len() as u64,
+        let lines: Vec<u8> = entries.iter().flat_map(Entry::to_line).collect();
+        match self.file.write_all(&lines) {
+            Ok(()) => self.bytes += lines.len() as u64,
             Err(error) => self.fail(&error),
         }
     }
@@ -168,6 +167,10 @@ impl Journal {
         }
         entries
     }
+}
+
+fn entries(at: BootTime, unix_ms: u64, decisions: &[Decision]) -> impl Iterator<Item = Entry> + '_ {
+    decisions.iter().map(move |decision| Entry::Decided { at, unix_ms, decision: decision.clone() })
 }
 
 fn open(path: &Path) -> io::Result<File> {

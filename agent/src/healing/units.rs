@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use holdfast_core::clock::{self, BootTime};
 use holdfast_healer::{Action, Fact};
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
 use super::{Healing, Inner, observe};
@@ -94,8 +95,8 @@ impl Healing {
             for unit in frozen {
                 let systemd = systemd.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = systemd.freeze(&unit, false).await {
-                        tracing::warn!(unit = &*unit, %error, "it may be frozen still");
+                    if let Err(error) = systemd.signal(&unit, Signal::SIGCONT).await {
+                        tracing::warn!(unit = &*unit, %error, "it may stand still");
                     }
                 });
             }

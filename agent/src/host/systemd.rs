@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio_stream::StreamExt;
 use zbus::message::Type;
 use zbus::{Connection, MatchRule, Message, MessageStream, OwnedObjectPath};
@@ -287,14 +288,13 @@ impl Systemd {
         }
     }
 
-    /// Kills all processes of a unit at once.
+    /// Sends all processes of a unit a signal at once.
     ///
     /// # Errors
     ///
     /// When the manager refuses.
-    pub async fn kill(&self, unit: &str) -> Result<(), Error> {
-        let killed = self.manager("KillUnit", &(unit, "all", nix::libc::SIGKILL)).await;
-        killed.map(drop)
+    pub async fn signal(&self, unit: &str, signal: Signal) -> Result<(), Error> {
+        self.manager("KillUnit", &(unit, "all", signal as i32)).await.map(drop)
     }
 
     /// Forgets that a unit failed, and how often it was started lately.
@@ -321,16 +321,6 @@ impl Systemd {
             &(false,),
         );
         Ok(call.await.map(drop)?)
-    }
-
-    /// Stops the tasks of a unit where they are (`true`), or lets them go on.
-    ///
-    /// # Errors
-    ///
-    /// When the manager refuses, or the kernel cannot.
-    pub async fn freeze(&self, unit: &str, frozen: bool) -> Result<(), Error> {
-        let method = if frozen { "FreezeUnit" } else { "ThawUnit" };
-        self.manager(method, &(unit,)).await.map(drop)
     }
 }
 

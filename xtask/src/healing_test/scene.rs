@@ -1,6 +1,7 @@
 //! The host that is healed, and what can be seen of it.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -294,21 +295,28 @@ impl Scene {
         })
     }
 
-    /// What the agent did since it is traced, in this order; ends that.
+    /// What the agent did since it is traced; ends that. Calls are counted for each of its
+    /// threads, as the tracer counts them.
     pub(crate) fn traced(&self) -> Result<Vec<Point>> {
         self.sh("systemctl stop hf-trace")?;
-        let (pid, trace) = (self.agent()?, self.sh(&format!("cat {TRACE}"))?);
-        let mut points: Vec<Point> = Vec::new();
+        let trace = self.sh(&format!("cat {TRACE}"))?;
+        let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for line in trace.lines() {
-            // `PID  write(5, "...`: of its other threads none has a part in healing.
-            let of_agent = line.strip_prefix(&pid).map(str::trim_start);
-            let call = of_agent.and_then(|line| line.split_once('(')).map(|(call, _)| call);
-            let Some(call) = Point::CALLS.into_iter().find(|known| call == Some(known)) else {
-                continue;
-            };
-            let number = 1 + points.iter().filter(|point| point.call == call).count();
-            points.push(Point { call, number });
+            // `THREAD  write(5, "...`
+            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let call = rest.trim_start().split_once('(').map(|(call, _)| call);
+            if let Some(call) = call.filter(|call| Point::CALLS.contains(call)) {
+                *counts.entry((call, thread)).or_default() += 1;
+            }
         }
+        let most = |call| {
+            let of_call = counts.iter().filter(move |((of, _), _)| *of == call);
+            of_call.map(|(_, count)| *count).max().unwrap_or_default()
+        };
+        let points = Point::CALLS
+            .into_iter()
+            .flat_map(|call| (1..=most(call)).map(move |number| Point { call, number }));
+        let points: Vec<Point> = points.collect();
         ensure!(!points.is_empty(), "the agent did nothing: {trace}");
         Ok(points)
     }
@@ -316,8 +324,10 @@ impl Scene {
     /// Waits until the agent is there.
     pub(crate) fn agent_is_back(&self) -> Result<()> {
         self.until("the agent is back", || {
-            let answer = self.host.try_run(["holdfast", "local", "services"])?;
-            Ok(answer.status.success().then_some(()))
+            // While it is being started it cannot be reloaded.
+            let active = self.property(AGENT, "ActiveState")? == "active";
+            let answers = || self.host.try_run(["holdfast", "local", "services"]);
+            Ok((active && answers()?.status.success()).then_some(()))
         })
     }
 
@@ -350,7 +360,7 @@ impl Scene {
     }
 }
 
-/// Something that the agent does: a system call, and the how manieth of them.
+/// Something that the agent does: a system call, and the how manieth of a thread.
 pub(crate) struct Point {
     call: &'static str,
     number: usize,
