@@ -120,6 +120,7 @@ pub async fn run(
     let (reports, report_inbox) = mpsc::channel(REPORTS);
     let (requests, request_inbox) = mpsc::channel(REQUESTS);
     let (facts, fact_inbox) = mpsc::channel(FACTS);
+    let (windows, window_view) = watch::channel(None);
     let teller = Teller::new(reports.clone(), losses.clone());
     let start = Snapshot { at: BootTime::now(), ..Snapshot::default() };
     let (snapshot, snapshot_view) = watch::channel(start);
@@ -158,6 +159,7 @@ pub async fn run(
             reports,
             teller: teller.clone(),
             facts,
+            windows,
             requests: request_inbox,
             snapshot,
             conditions,
@@ -180,7 +182,14 @@ pub async fn run(
     );
     let (healer, orders) = mpsc::channel(REQUESTS);
     let (tally, tally_view) = watch::channel(healing::Tally::default());
-    let hears = healing::Channels { facts: fact_inbox, requests: orders, reload, teller, tally };
+    let hears = healing::Channels {
+        facts: fact_inbox,
+        windows: window_view,
+        requests: orders,
+        reload,
+        teller,
+        tally,
+    };
     let heals = config.healing.enabled;
     let healing = (healing_options(&config, &host_facts.boot_id), root.clone(), hears);
     let api = Api {

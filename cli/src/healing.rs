@@ -12,6 +12,7 @@ use crate::{
     error::Error,
     measure,
     output::{Look, Output},
+    sparkline,
     table::{Table, Tone, left, pairs, right},
     text::clean,
 };
@@ -354,7 +355,17 @@ struct Evidence {
     cgroup: Vec<(String, String)>,
     threads: Vec<Thread>,
     log: Vec<String>,
+    kernel: Vec<String>,
     missing: Vec<String>,
+    /// In the last five minutes.
+    signals: Vec<Signal>,
+}
+
+#[derive(Debug, Serialize)]
+struct Signal {
+    name: String,
+    /// The oldest first, ten seconds apart.
+    values: Vec<f32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -380,7 +391,13 @@ impl Evidence {
             cgroup: of.cgroup.iter().map(|file| (clean(&file.name), clean(&file.value))).collect(),
             threads: of.thread.iter().map(thread).collect(),
             log: of.log.iter().map(|line| clean(line)).collect(),
+            kernel: of.kernel.iter().map(|line| clean(line)).collect(),
             missing: of.missing.iter().map(|what| clean(what)).collect(),
+            signals: of
+                .signal
+                .iter()
+                .map(|signal| Signal { name: clean(&signal.name), values: signal.value.clone() })
+                .collect(),
         }
     }
 }
@@ -406,6 +423,10 @@ pub(crate) async fn explain(agent: &mut Agent, output: &mut Output, id: u64) -> 
 /// Threads and log lines that are shown; all of them are in the JSON.
 const SHOWN_THREADS: usize = 8;
 const SHOWN_LINES: usize = 12;
+const SHOWN_SIGNALS: usize = 8;
+/// Values of the last half minute.
+const NEWEST: usize = 3;
+const CHART: usize = 30;
 
 fn explained(of: &Explanation, look: &Look) -> String {
     let mut text = pairs(&[
@@ -423,14 +444,37 @@ fn explained(of: &Explanation, look: &Look) -> String {
         let Thread { tid, name, state, waits_in, cpu_ticks } = thread;
         text.push_str(&format!("\n  {tid:>7} {state} {name:<16} {cpu_ticks:>8} ticks  {waits_in}"));
     }
+    for signal in changed(&evidence.signals) {
+        let values: Vec<f64> = signal.values.iter().map(|value| f64::from(*value)).collect();
+        let course = sparkline::draw(&values, CHART);
+        text.push_str(&format!("\n  {:<32} {course}", signal.name));
+    }
     let lines = evidence.log.len().saturating_sub(SHOWN_LINES);
     for line in evidence.log.iter().skip(lines) {
         text.push_str(&format!("\n  {line}"));
+    }
+    for line in &evidence.kernel {
+        text.push_str(&format!("\n  kernel: {line}"));
     }
     for missing in &evidence.missing {
         text.push_str(&format!("\n  not seen: {missing}"));
     }
     text
+}
+
+/// The signals that changed most in the last half minute, those first.
+fn changed(signals: &[Signal]) -> Vec<&Signal> {
+    let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len().max(1) as f32;
+    let change = |signal: &Signal| {
+        let values = &signal.values;
+        let (before, since) = values.split_at(values.len().saturating_sub(NEWEST));
+        ((mean(since) + f32::MIN_POSITIVE) / (mean(before) + f32::MIN_POSITIVE)).ln().abs()
+    };
+    let mut all: Vec<&Signal> =
+        signals.iter().filter(|signal| signal.values.len() > NEWEST).collect();
+    all.sort_by(|a, b| change(b).total_cmp(&change(a)));
+    all.truncate(SHOWN_SIGNALS);
+    all
 }
 
 #[cfg(test)]
@@ -464,6 +508,18 @@ mod tests {
             ..v1::HealedService::default()
         };
         assert_eq!(Service::from_wire(&well).health().1, Tone::Good);
+    }
+
+    #[test]
+    fn what_changed_most_is_shown_first() {
+        let signal = |name: &str, last: f32| Signal {
+            name: name.to_owned(),
+            values: [vec![1.0; 20], vec![last; NEWEST]].concat(),
+        };
+        let short = Signal { name: "short".to_owned(), values: vec![1.0] };
+        let signals = [signal("same", 1.0), short, signal("less", 0.1), signal("more", 100.0)];
+        let names: Vec<&str> = changed(&signals).iter().map(|of| of.name.as_str()).collect();
+        assert_eq!(names, ["more", "less", "same"]);
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl Healing {
         };
         let (to_self, root) = (self.to_self.clone(), self.root.clone());
         let (evidence, folder) = (self.evidence(), self.resources.folder(&unit));
+        let bundle = Bundle::of(&unit, clock::unix_ms(), self.history.of(&unit));
         tokio::spawn(async move {
-            let bundle = Bundle::of(&unit, clock::unix_ms());
             let taken = evidence::take(bundle, &evidence, &root, folder.as_deref(), id);
             match tokio::time::timeout(evidence::LONGEST, taken).await {
                 Ok(Ok(())) => {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use holdfast_healer::OperationId;
 use serde::{Deserialize, Serialize};
 
+use super::history::Course;
 use super::program;
 use crate::host::Root;
 
@@ -21,6 +22,7 @@ const BUNDLES: usize = 50;
 /// Most threads that are told, and lines of the journal, and bytes of one file.
 const THREADS: usize = 64;
 const LINES: &str = "40";
+const KERNEL_LINES: &str = "10";
 const FILE_BYTES: u64 = 4_096;
 /// Files of the unit's cgroup that tell how it does.
 const CGROUP_FILES: [&str; 9] = [
@@ -36,19 +38,23 @@ const CGROUP_FILES: [&str; 9] = [
 ];
 
 /// What was seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bundle {
     /// The unit.
     pub unit: String,
     /// When, in milliseconds since 1970.
     pub unix_ms: u64,
+    /// Its signals in the last five minutes.
+    pub signals: Vec<Course>,
     /// What its cgroup's files say, by their names.
     pub cgroup: Vec<(String, String)>,
     /// Its threads, those that wait in the kernel first.
     pub threads: Vec<Thread>,
     /// The last lines of its log.
     pub log: Vec<String>,
+    /// The last lines of the kernel's log.
+    pub kernel: Vec<String>,
     /// What could not be seen, and why.
     pub missing: Vec<String>,
 }
@@ -69,9 +75,9 @@ pub struct Thread {
 }
 
 impl Bundle {
-    /// An empty one.
-    pub(super) fn of(unit: &str, unix_ms: u64) -> Self {
-        Self { unit: unit.to_owned(), unix_ms, ..Self::default() }
+    /// One with what is known without looking.
+    pub(super) fn of(unit: &str, unix_ms: u64, signals: Vec<Course>) -> Self {
+        Self { unit: unit.to_owned(), unix_ms, signals, ..Self::default() }
     }
 }
 
@@ -91,7 +97,16 @@ pub(super) async fn take(
         Some(folder) => look_at(&mut bundle, root, folder),
         None => bundle.missing.push("it has no cgroup: it does not run".to_owned()),
     }
-    read_log(&mut bundle).await;
+    let unit = ["-n", LINES, "-u", &bundle.unit];
+    let (log, kernel) = tokio::join!(log(&unit), log(&["-n", KERNEL_LINES, "-k"]));
+    match log {
+        Ok(lines) => bundle.log = lines,
+        Err(error) => bundle.missing.push(format!("its log: {error}")),
+    }
+    match kernel {
+        Ok(lines) => bundle.kernel = lines,
+        Err(error) => bundle.missing.push(format!("the kernel's log: {error}")),
+    }
     write(dir, operation, bundle)
 }
 
@@ -129,14 +144,12 @@ fn thread(root: &Root, tid: &str) -> Option<Thread> {
     Some(Thread { tid, name, state, waits_in, cpu_ticks })
 }
 
-async fn read_log(bundle: &mut Bundle) {
-    let words = ["/usr/bin/journalctl", "-q", "--no-pager", "-o", "short-iso", "-n", LINES, "-u"];
-    let command: Vec<String> =
-        words.into_iter().map(str::to_owned).chain([bundle.unit.clone()]).collect();
-    match program::output(&command, LONGEST / 2, BUNDLE_BYTES / 2).await {
-        Ok(text) => bundle.log = text.lines().map(str::to_owned).collect(),
-        Err(error) => bundle.missing.push(format!("its log: {error}")),
-    }
+/// Lines of the journal of systemd.
+async fn log(which: &[&str]) -> Result<Vec<String>, String> {
+    let words = ["/usr/bin/journalctl", "-q", "--no-pager", "-o", "short-iso"];
+    let command: Vec<String> = words.iter().chain(which).map(|word| (*word).to_owned()).collect();
+    let text = program::output(&command, LONGEST / 2, BUNDLE_BYTES / 2).await;
+    text.map(|text| text.lines().map(str::to_owned).collect()).map_err(|error| error.to_string())
 }
 
 /// The beginning of a file.

@@ -15,7 +15,7 @@ const BEFORE: Duration = Duration::from_secs(600);
 const FACTS: usize = 20;
 
 /// Why an operation was done, and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// For which unit.
     pub unit: Arc<str>,

@@ -12,6 +12,7 @@ mod carry;
 mod checks;
 mod evidence;
 mod explain;
+mod history;
 mod journal;
 mod known;
 mod observe;
@@ -34,14 +35,14 @@ use holdfast_healer::journal::{recover, seed};
 use holdfast_healer::{
     Budget, Decision, Fact, Healer, Kept, Look, Operation, OperationId, Order, Outcome, Settings,
 };
-use tokio::sync::watch::Sender as Publisher;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Root;
 use crate::host::systemd::{Changed, Changes, Error, Properties, Systemd};
-use crate::report::Severity;
+use crate::report::{Severity, Window};
 use crate::teller::{Fact as Told, Teller};
+use history::History;
 use journal::Journal;
 use known::Known;
 use resources::Resources;
@@ -49,6 +50,7 @@ use watch::Watched;
 
 pub use act::trusted;
 pub use explain::Explanation;
+pub use history::Course;
 pub use tally::Tally;
 pub(crate) use tally::VERDICTS;
 
@@ -81,6 +83,8 @@ pub struct Options {
 pub struct Channels {
     /// From the sampler.
     pub facts: mpsc::Receiver<Fact>,
+    /// From the sampler, each window.
+    pub windows: latest::Receiver<Option<Arc<Window>>>,
     /// From the local API.
     pub requests: mpsc::Receiver<Request>,
     /// The configuration changed.
@@ -88,7 +92,7 @@ pub struct Channels {
     /// To whoever takes events.
     pub teller: Teller,
     /// To the metrics page, once a second when it changed.
-    pub tally: Publisher<Tally>,
+    pub tally: latest::Sender<Tally>,
 }
 
 /// What somebody wants to know, or to be done.
@@ -141,6 +145,7 @@ enum Event {
     Checked(checks::Checked),
     Inner(Inner),
     Request(Request),
+    Window,
     Reload,
     Tick,
     Shutdown,
@@ -160,6 +165,7 @@ pub struct Healing {
     known: Known,
     watched: Watched,
     resources: Resources,
+    history: History,
     tally: Tally,
     systemd: Option<Systemd>,
     /// Units that are read now, and whether they changed meanwhile.
@@ -191,6 +197,7 @@ impl Healing {
             journal,
             retry: now,
             known: Known::default(),
+            history: History::default(),
             tally: Tally::default(),
             systemd: None,
             reading: BTreeMap::new(),
@@ -224,6 +231,7 @@ impl Healing {
                 Some(checked) = self.watched.next() => Event::Checked(checked),
                 Some(request) = self.channels.requests.recv() => Event::Request(request),
                 Some(()) = self.channels.reload.recv() => Event::Reload,
+                Ok(()) = self.channels.windows.changed() => Event::Window,
             };
             match event {
                 Event::Tick => self.tick(),
@@ -235,6 +243,11 @@ impl Healing {
                 }
                 Event::Inner(inner) => self.go_on(inner),
                 Event::Request(request) => self.answer(request),
+                Event::Window => {
+                    if let Some(window) = &*self.channels.windows.borrow_and_update() {
+                        self.history.take(window, |unit| self.healer.heals(unit));
+                    }
+                }
                 Event::Reload => self.reload(),
                 Event::Shutdown => break,
             }

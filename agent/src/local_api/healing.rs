@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::ANSWER_TIMEOUT;
-use crate::healing::{Explanation, Request, View};
+use crate::healing::{Course, Explanation, Request, View};
 use crate::uplink::wire::text;
 
 /// Longest pause that can be asked for with an end.
@@ -120,6 +120,10 @@ pub(super) async fn explain(
     Ok(explained(explanation))
 }
 
+fn signal(course: Course) -> v1::EvidenceSignal {
+    v1::EvidenceSignal { name: text(&course.signal), value: course.values }
+}
+
 fn explained(explanation: Explanation) -> v1::ExplainOperationResponse {
     let Explanation { unit, unix_ms, course, evidence } = explanation;
     let step =
@@ -144,6 +148,8 @@ fn explained(explanation: Explanation) -> v1::ExplainOperationResponse {
             .collect(),
         log: bundle.log.iter().map(|line| text(line)).collect(),
         missing: bundle.missing.iter().map(|what| text(what)).collect(),
+        signal: bundle.signals.into_iter().map(signal).collect(),
+        kernel: bundle.kernel.iter().map(|line| text(line)).collect(),
     });
     let step = course.iter().map(step).collect();
     v1::ExplainOperationResponse { unit: text(&unit), unix_ms, step, evidence }

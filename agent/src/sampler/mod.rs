@@ -38,7 +38,7 @@ use crate::kernel::{self, Events, Kernel, KernelEvent};
 use crate::losses::{Cause, Losses};
 use crate::metrics::Snapshot;
 use crate::probes::Context;
-use crate::report::{ProbeStatus, Report, Request, Vitals};
+use crate::report::{ProbeStatus, Report, Request, Vitals, Window};
 use crate::scorer::Scorer;
 use crate::scorer_file;
 use crate::summary::Summarizer;
@@ -88,6 +88,8 @@ pub struct Channels {
     pub teller: Teller,
     /// To the healer, what it has to know of units; never waited for.
     pub facts: mpsc::Sender<holdfast_healer::Fact>,
+    /// To the healer, each window.
+    pub windows: watch::Sender<Option<Arc<Window>>>,
     /// From the local API.
     pub requests: mpsc::Receiver<Request>,
     /// To the metrics page and the watchdog, once a tick.
@@ -348,6 +350,7 @@ impl Sampler {
         let window = self.summarizer.close(&self.current, clock::unix_ms(), length);
         let window = Arc::new(window);
         self.score(&window, now);
+        self.channels.windows.send_replace(Some(Arc::clone(&window)));
         self.report(Report::Window(window), Cause::Summaries);
     }
 
